@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+#
+# From a fresh machine to the paper's figures: make reproduce. Everything that
+# is made is in build/, the results in results/.
+
+TESTBED ?= local
+SCALE   ?= quick
+ONLY    ?=
+ACCEL   ?= auto
+CONFIG  ?= vm
+JOBS    ?= $(shell nproc)
+
+BUILD       := $(CURDIR)/build
+MEGABENCH   := $(BUILD)/venv/bin/megabench
+EXPERIMENTS := $(or $(ONLY),$(basename $(notdir $(wildcard harness/experiments/*.toml))))
+SUB          = +@$(MAKE) --no-print-directory BUILD=$(BUILD) JOBS=$(JOBS) -C
+
+export ACCEL
+
+MAKEFLAGS += --no-builtin-rules
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test test-unit lint deps venv tree kernel lib apps load plugin all report \
+	clean distclean
+
+help: ## list the targets
+	@echo 'make TARGET [TESTBED=local] [SCALE=quick|smoke|full] [ONLY=experiment]'
+	@echo '            [ACCEL=auto|tcg|kvm] [CONFIG=vm|debug] [JOBS=n]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+reproduce: plan all ## from nothing to the report: install, build, run, draw
+	@scripts/run.sh $(MEGABENCH) $(TESTBED) $(SCALE) $(EXPERIMENTS)
+
+.PHONY: plan
+plan:
+	@scripts/preflight.sh $(BUILD)
+	@scripts/plan.sh $(BUILD) $(TESTBED) $(SCALE) $(ACCEL) $(EXPERIMENTS)
+
+report: venv ## draw tables, figures and the report again, from raw results alone
+	@$(MEGABENCH) report --testbed $(TESTBED)
+
+all: deps venv kernel lib apps load plugin ## build everything, run nothing
+
+deps: ## install the Debian packages that are missing (scripts/packages.txt)
+	@scripts/preflight.sh $(BUILD)
+	@scripts/packages.sh ensure python build kernel guest
+	@scripts/kernel-source.sh $(BUILD)/cache >/dev/null
+
+venv: ## make the locked Python environment, build/venv
+	@scripts/packages.sh ensure python
+	@scripts/venv.sh $(BUILD)/venv $(CURDIR)/harness
+
+tree: ## make the patched kernel source tree, build/linux
+	+@tarball=$$(scripts/kernel-source.sh $(BUILD)/cache) && \
+		$(MAKE) --no-print-directory BUILD=$(BUILD) LINUX_TARBALL=$$tarball -C kernel-patch tree
+
+kernel: ## build the MegaPipe kernel of CONFIG, build/kernel-CONFIG
+	@scripts/packages.sh ensure python build kernel
+	+@tarball=$$(scripts/kernel-source.sh $(BUILD)/cache) && \
+		$(MAKE) --no-print-directory BUILD=$(BUILD) JOBS=$(JOBS) CONFIG=$(CONFIG) \
+			LINUX_TARBALL=$$tarball -C kernel-patch build
+
+lib: ## build libmegapipe, build/lib
+	$(SUB) libmegapipe
+
+apps: lib ## build the servers, build/bin
+	$(SUB) apps/pingpong
+
+load: ## build the load generator, build/bin/megabench-load
+	$(SUB) harness/load
+
+plugin: ## build the emulator's instruction counter, build/bin/libinsn.so
+	$(SUB) harness/plugin
+
+test: all ## build everything and run all tests on the local testbed
+	@scripts/test.sh $(BUILD)/venv/bin/python harness/tests
+
+test-unit: venv ## run the tests that need no virtual machine, root or network
+	@scripts/test.sh $(BUILD)/venv/bin/python -m 'not vm' harness/tests
+
+lint: venv tree ## check style: ruff, mypy, shellcheck, checkpatch, the makefiles
+	@scripts/packages.sh ensure lint
+	@scripts/lint.sh $(BUILD)
+
+clean: ## remove all that was made; downloads and compiler cache stay
+	@scripts/clean.sh $(BUILD) cache
+
+distclean: ## remove downloads and caches too
+	@scripts/clean.sh $(BUILD)
