@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: MIT
+"""One trial: start the server, let the clients load it, stop it, gather the numbers.
+
+    client 0..n -- load --> server          counters of both sides are read before and after,
+        |                      |            never during the measured window, which they would
+    result, snapshots    final counters     disturb
+
+Rates and latencies are those of the measured window. Retransmissions, shares per core and system
+calls per transaction are those of the whole trial, warm-up included, since reading them at the
+edges of the window would cost more than they are worth.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from megabench import apps
+from megabench.errors import CommandError
+from megabench.host import Host
+from megabench.plan import Trial
+from megabench.record import write_json
+
+UNITS = {
+    "throughput": "txn/s",
+    "connections": "1/s",
+    "latency_p50": "us",
+    "latency_p99": "us",
+    "errors": "count",
+    "resets": "count",
+    "timeouts": "count",
+    "retransmits_server": "count",
+    "retransmits_client": "count",
+    "share_per_core": "fraction",
+    "imbalance": "x",
+    "foreign_accepts": "count",
+    "syscalls": "per transaction",
+    "client_cpu": "fraction",
+    "instructions": "per transaction",
+    "instructions_user": "per transaction",
+    "instructions_kernel": "per transaction",
+    "instructions_spin": "per transaction",
+    "instructions_tick": "per transaction",
+    "instructions_idle": "per transaction",
+}
+INSTRUCTIONS = tuple(name for name in UNITS if name.startswith("instructions"))
+# Below this rate the timer ticks of an idling machine outweigh the transactions.
+MIN_RATE = 100.0
+READ_S = 20.0
+
+
+class Bed(Protocol):
+    """What a trial needs of a testbed."""
+
+    name: str
+    kind: str
+    server_address: str
+    cores: int
+    is_virtual: bool
+    accel: str | None
+    can_scale: bool
+    counter_file: Path | None
+
+    @property
+    def server(self) -> Host: ...
+
+    @property
+    def clients(self) -> Sequence[Host]: ...
+
+
+@dataclass
+class Measured:
+    """What a trial gave: metrics with a value each, and what else is worth keeping."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    histogram: list[list[float]] = field(default_factory=list)
+    server: dict[str, Any] = field(default_factory=dict)
+    load: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def errors(self) -> int:
+        return int(self.metrics.get("errors", 0))
+
+    def with_units(self) -> dict[str, dict[str, Any]]:
+        """The metrics as they are recorded."""
+        return {
+            name: {"value": value, "unit": UNITS[name]}
+            for name, value in self.metrics.items()
+            if name in UNITS
+        }
+
+
+def measure(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
+    """Run one trial; `logs` is its own folder."""
+    logs.mkdir(parents=True, exist_ok=True)
+    commands = trial_commands(bed, trial, number, logs)
+    server_argv, load_argvs = commands[0][1], [argv for _, argv in commands[1:]]
+    clients = bed.clients[: len(load_argvs)]
+    before = retransmits([bed.server, *clients])
+    with apps.Program(bed.server, server_argv, logs / "server.log") as server:
+        server.wait_for("ready", apps.READY_S)
+        results = _load(clients, load_argvs, trial, logs)
+        final = server.stop()
+    after = retransmits([bed.server, *clients])
+    measured = Measured(server=final, load=[_kept(result) for result in results])
+    measured.notes += load_notes(results)
+    measured.metrics = merge_results(results)
+    measured.histogram = merge_histograms(results)
+    measured.metrics["retransmits_server"] = after[0] - before[0]
+    measured.metrics["retransmits_client"] = sum(after[1:]) - sum(before[1:])
+    measured.metrics |= server_metrics(final)
+    if bed.counter_file is not None:
+        _count_instructions(measured, logs)
+    return measured
+
+
+def trial_commands(bed: Bed, trial: Trial, number: int, logs: Path) -> list[tuple[Host, list[str]]]:
+    """The command lines of a trial: the server's, then each client's."""
+    remote = getattr(bed, "remote_dir", None)
+    port = apps.port_of(number)
+    commands = [
+        (bed.server, apps.server_argv(trial.app, trial.cell, bed.server_address, port, remote))
+    ]
+    snapshots = {str(bed.counter_file): str(logs / "counters")} if bed.counter_file else {}
+    shares = apps.share(int(trial.cell["connections"]), len(bed.clients))
+    client_dir = getattr(bed, "client_dir", remote if bed.kind == "ssh" else None)
+    for index, (client, connections) in enumerate(zip(bed.clients, shares, strict=False)):
+        argv = apps.load_argv(
+            trial.app,
+            trial.cell,
+            trial.sampling,
+            bed.server_address,
+            port,
+            connections=connections,
+            threads=min(connections, int(getattr(bed, "load_threads", 1))),
+            seed=trial.repeat * 1000 + index,
+            # One client is enough to take the snapshots.
+            snapshots=snapshots if index == 0 else {},
+            remote_dir=client_dir,
+        )
+        commands.append((client, argv))
+    return commands
+
+
+def _load(
+    clients: Sequence[Host], argvs: list[list[str]], trial: Trial, logs: Path
+) -> list[dict[str, Any]]:
+    """Run every client at once; their results."""
+    seconds = trial.sampling.warmup_s + trial.sampling.measure_s + apps.GRACE_S
+    programs = [
+        apps.Program(client, argv, logs / f"load{index}.log")
+        for index, (client, argv) in enumerate(zip(clients, argvs, strict=True))
+    ]
+    running: list[apps.Program] = []
+    try:
+        for program in programs:
+            running.append(program.__enter__())
+        results = [_whole(program.wait_for("result", seconds), program) for program in running]
+        for program in running:
+            program.end()
+        return results
+    finally:
+        for program in running:
+            program.__exit__(None, None, None)
+
+
+def _whole(result: dict[str, Any], program: apps.Program) -> dict[str, Any]:
+    """A result whose window was measured to its end."""
+    if not result.get("complete", True):
+        raise CommandError(
+            program.argv,
+            1,
+            host=program.host.name,
+            problem=f"did not measure: {result.get('failure', 'no reason given')}",
+        )
+    return result
+
+
+def _kept(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without what is recorded elsewhere."""
+    return {name: value for name, value in result.items() if name != "histogram"}
+
+
+def load_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader of the numbers should know of the load."""
+    notes = []
+    for result in results:
+        if result.get("bottleneck") == "client":
+            notes.append(f"the client was the bottleneck: {result.get('bottleneck_why', '')}")
+        outside = sum(result.get("errors_outside", {}).values())
+        if outside:
+            notes.append(f"{outside} errors outside the measured window")
+        if result.get("histogram_out_of_range"):
+            notes.append(f"{result['histogram_out_of_range']} latencies beyond the histogram")
+    return notes
+
+
+def retransmits(hosts: Sequence[Host]) -> list[int]:
+    """Segments sent again so far, on each host (of its network namespace)."""
+    return [
+        parse_retransmits(host.run(["cat", "/proc/net/snmp"], timeout=READ_S).stdout)
+        for host in hosts
+    ]
+
+
+def parse_retransmits(snmp: str) -> int:
+    """RetransSegs of /proc/net/snmp: a line of names, then a line of values."""
+    rows = [line.split() for line in snmp.splitlines() if line.startswith("Tcp:")]
+    for names, values in zip(rows[::2], rows[1::2], strict=False):
+        if "RetransSegs" in names:
+            return int(values[names.index("RetransSegs")])
+    return 0
+
+
+def merge_results(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The clients' results as one: rates add up, quantiles come from the common histogram."""
+    errors: dict[str, int] = {}
+    for result in results:
+        for kind, count in result["errors"].items():
+            errors[kind] = errors.get(kind, 0) + int(count)
+    if len(results) == 1:
+        latency = results[0]["latency_us"]
+    else:
+        merged = merge_histograms(results)
+        latency = {"p50": quantile(merged, 0.5), "p99": quantile(merged, 0.99)}
+    return {
+        "throughput": sum(float(result["throughput"]) for result in results),
+        "connections": sum(float(result["connections_s"]) for result in results),
+        "latency_p50": latency["p50"],
+        "latency_p99": latency["p99"],
+        "errors": sum(errors.values()),
+        "resets": errors.get("reset", 0),
+        "timeouts": errors.get("timeout", 0),
+        "client_cpu": max(float(result["client_cpu"]) for result in results),
+    }
+
+
+def merge_histograms(results: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Sparse lists of [lower edge in us, count], added up."""
+    bins: dict[float, float] = {}
+    for result in results:
+        for lower, count in result.get("histogram", []):
+            bins[lower] = bins.get(lower, 0) + count
+    return [[lower, bins[lower]] for lower in sorted(bins)]
+
+
+def quantile(histogram: Sequence[Sequence[float]], q: float) -> float:
+    """The lower edge of the bin that holds the q-quantile."""
+    total = sum(count for _, count in histogram)
+    if not total:
+        return math.nan
+    seen = 0.0
+    for lower, count in histogram:
+        seen += count
+        if seen >= q * total:
+            return lower
+    return histogram[-1][0]
+
+
+def server_metrics(final: Mapping[str, Any]) -> dict[str, Any]:
+    """Shares per core and system calls per transaction from a server's last counters."""
+    threads = final.get("threads", [])
+    served = [int(thread.get("transactions", 0)) for thread in threads]
+    total = sum(served)
+    if not total:
+        return {}
+    metrics: dict[str, Any] = {
+        "share_per_core": [round(count / total, 4) for count in served],
+        "imbalance": max(served) * len(served) / total,
+    }
+    calls = [thread["syscalls"] for thread in threads if thread.get("syscalls") is not None]
+    if calls:
+        metrics["syscalls"] = sum(calls) / total
+    foreign = [t["foreign_accepts"] for t in threads if t.get("foreign_accepts") is not None]
+    if foreign:
+        metrics["foreign_accepts"] = sum(foreign)
+    return metrics
+
+
+def _count_instructions(measured: Measured, logs: Path) -> None:
+    """Counters of the window, divided by its transactions."""
+    from megabench import instructions
+
+    begin, end = logs / "counters.begin", logs / "counters.end"
+    transactions = sum(int(result["transactions"]) for result in measured.load)
+    if not transactions or measured.metrics["throughput"] < MIN_RATE:
+        measured.notes.append(f"instructions left out: below {MIN_RATE:.0f} txn/s")
+        return
+    window = instructions.diff(instructions.read(begin), instructions.read(end))
+    summary = instructions.summary(window, transactions)
+    measured.metrics |= {name: summary[name] for name in INSTRUCTIONS if name in summary}
+    functions = sorted(summary.get("by_function", {}).items(), key=lambda row: -row[1])
+    write_json(logs / "functions.json", {name: round(value, 1) for name, value in functions[:200]})
+    # 8 vCPUs times thousands of functions, twice: the table above says what they held.
+    begin.unlink()
+    end.unlink()

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""What a session will measure, in which order, and how long that takes: all known in advance.
+
+Several experiments of one session often want the same cell. It is measured once, and recorded in
+each. The order is interleaved: every repeat visits every cell before the next repeat begins, with
+the systems of one point side by side and their order turned from repeat to repeat, so that neither
+a slow drift of the machine nor the place in the order favours one system.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from megabench.experiment import Cell, Experiment, Sampling, Value, cell_key
+
+# Starting and stopping server and load generator, reading the counters: measured on the VM.
+OVERHEAD_S = 2.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell, once."""
+
+    cell: Cell
+    repeat: int
+    sampling: Sampling
+    app: str
+    experiments: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return f"{cell_key(self.cell)}#{self.repeat}"
+
+    @property
+    def system(self) -> str:
+        return str(self.cell["system"])
+
+    @property
+    def cores(self) -> int:
+        return int(self.cell["cores"])
+
+    @property
+    def seconds(self) -> float:
+        return self.sampling.warmup_s + self.sampling.measure_s + OVERHEAD_S
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials in order, and what was left out and why."""
+
+    trials: tuple[Trial, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(trial.seconds for trial in self.trials)
+
+    def of(self, experiment: str) -> list[Trial]:
+        return [trial for trial in self.trials if experiment in trial.experiments]
+
+    def seconds_of(self, experiment: str) -> float:
+        """How long `experiment` would take by itself."""
+        return sum(trial.seconds for trial in self.of(experiment))
+
+    @property
+    def shared(self) -> int:
+        """Trials that more than one experiment wants, counted once."""
+        return sum(len(trial.experiments) > 1 for trial in self.trials)
+
+
+def make_plan(
+    experiments: Sequence[Experiment],
+    scale: str,
+    only: Mapping[str, tuple[Value, ...]] | None = None,
+    cores: int | None = None,
+) -> Plan:
+    """The trials of `experiments`, the cells they share once; `cores` is what the server has."""
+    wanted: dict[str, Trial] = {}
+    left_out: list[str] = []
+    for experiment in experiments:
+        sampling = experiment.sampling_at(scale)
+        for cell in experiment.cells(scale, only):
+            if cores is not None and int(cell["cores"]) > cores:
+                left_out.append(f"{experiment.id}: {cell_key(cell)}: the testbed has {cores} cores")
+                continue
+            for repeat in range(1, sampling.repeats + 1):
+                trial = Trial(cell, repeat, sampling, experiment.app, (experiment.id,))
+                _merge(wanted, trial)
+    return Plan(tuple(_in_order(list(wanted.values()))), tuple(left_out))
+
+
+def _merge(wanted: dict[str, Trial], trial: Trial) -> None:
+    s = trial.sampling
+    key = f"{trial.app}|{trial.key}|{s.warmup_s}|{s.measure_s}|{s.loop}"
+    there = wanted.get(key)
+    if there is None:
+        wanted[key] = trial
+    elif trial.experiments[0] not in there.experiments:
+        both = (*there.experiments, *trial.experiments)
+        wanted[key] = Trial(there.cell, there.repeat, there.sampling, there.app, both)
+
+
+def _in_order(trials: list[Trial]) -> list[Trial]:
+    sequential = [trial for trial in trials if trial.sampling.order == "sequential"]
+    interleaved = [trial for trial in trials if trial.sampling.order == "interleaved"]
+    ordered: list[Trial] = []
+    for repeat in sorted({trial.repeat for trial in interleaved}):
+        points: dict[str, list[Trial]] = {}
+        for trial in interleaved:
+            if trial.repeat == repeat:
+                points.setdefault(_point(trial), []).append(trial)
+        # Fewest changes of the number of cores, each of which re-tunes the machine.
+        groups = sorted(points.values(), key=lambda group: group[0].cores, reverse=repeat % 2 == 0)
+        for group in groups:
+            turn = (repeat - 1) % len(group)
+            ordered += group[turn:] + group[:turn]
+    return ordered + sequential
+
+
+def _point(trial: Trial) -> str:
+    return cell_key({key: value for key, value in trial.cell.items() if key != "system"})
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
