@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What an interface must offer to serve the ping-pong. One api_*.c per
+ * interface, one row in server.c; the server knows nothing else of them.
+ */
+#ifndef PINGPONG_API_H
+#define PINGPONG_API_H
+
+#include "options.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The largest piece read at a time; one of them is touched before the start. */
+#define BUFFER_BYTES	65536
+
+/* Written by its thread alone, read by main whenever it is asked. */
+struct counters {
+	_Atomic uint64_t connections;	/* accepted */
+	_Atomic uint64_t transactions;	/* messages of --size bytes echoed */
+	_Atomic uint64_t errors;	/* failed accepts, reads, writes */
+	_Atomic uint64_t syscalls;	/* made by the thread, waiting included */
+	_Atomic uint64_t dispatches;	/* made for it by a library; refresh() tells */
+	_Atomic uint64_t foreign_accepts; /* handshake handled by another CPU */
+};
+
+struct api;
+
+struct worker {
+	/* No two threads write to one cache line, nor to a prefetched pair. */
+	_Alignas(128) struct counters counters;
+	_Alignas(128) const struct options *options;
+	const struct api *api;
+	pthread_t thread;
+	unsigned int index;
+	int cpu;
+	int listener;			/* shared by all */
+	int stop_fd;			/* readable once the server is to end */
+	_Atomic bool stop;		/* the same, for those that cannot poll */
+	_Atomic bool ended;
+	int error;			/* of open(): -errno */
+	void *state;			/* the interface's own */
+};
+
+struct api {
+	const char *name;
+	bool has_channels;		/* takes the switches of MegaPipe */
+	bool knows_foreign;		/* counts foreign_accepts at no cost */
+
+	/*
+	 * In the worker's thread, on its CPU: make what it needs, listen, and
+	 * return 0 or -errno (-ENOENT, -EACCES: this machine does not have it).
+	 */
+	int (*open)(struct worker *w);
+
+	/* Serve until w->stop, or until w->stop_fd is readable. */
+	void (*run)(struct worker *w);
+
+	/* Main asks: put into the counters what is counted elsewhere. Or NULL. */
+	void (*refresh)(struct worker *w);
+
+	void (*close)(struct worker *w);
+};
+
+static inline void count(_Atomic uint64_t *counter, uint64_t n)
+{
+	/* One writer: no need for a locked instruction. */
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
+
+/*
+ * Count the messages that end within the next n bytes of a connection, of
+ * which *bytes have been echoed.
+ */
+static inline void count_bytes(struct worker *w, uint64_t *bytes, uint64_t n)
+{
+	const uint64_t size = w->options->size;
+
+	*bytes += n;
+	if (*bytes >= size) {
+		count(&w->counters.transactions, *bytes / size);
+		*bytes %= size;
+	}
+}
+
+extern const struct api api_epoll;
+
+/* Only where libmegapipe is: else its address is NULL, and the row is absent. */
+extern const struct api api_megapipe __attribute__((weak));
+
+#endif

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT
+/*
+ * epoll, the paper's baseline: one listening socket in every thread's epoll
+ * instance, level-triggered; a connection stays with the thread that accepted it.
+ *
+ * One accept4() for each time the listener is reported: trying until EAGAIN would
+ * make and throw away a socket every time, and cost this interface more.
+ */
+#include "api.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define EVENTS		256
+#define CHUNK		256		/* connections allocated at a time */
+#define RETRY_MS	50		/* when out of descriptors */
+
+struct connection {
+	struct connection *next;	/* while free */
+	int fd;
+	uint64_t bytes;			/* of the current message, echoed */
+	unsigned char *pending;		/* read, not yet written; or NULL */
+	size_t pending_from, pending_to;
+};
+
+struct epoll_state {
+	int epoll;
+	bool accepting;			/* the listener is in the epoll instance */
+	struct connection *free;
+	unsigned char buffer[BUFFER_BYTES];
+};
+
+static int watch(struct worker *w, int op, int fd, uint32_t events, void *data)
+{
+	struct epoll_state *s = w->state;
+	struct epoll_event event = { .events = events, .data.ptr = data };
+
+	count(&w->counters.syscalls, 1);
+	return epoll_ctl(s->epoll, op, fd, &event) < 0 ? -errno : 0;
+}
+
+static struct connection *connection_get(struct epoll_state *s)
+{
+	struct connection *c = s->free;
+
+	if (!c) {
+		struct connection *chunk = calloc(CHUNK, sizeof(*chunk));
+
+		if (!chunk)
+			return NULL;
+		for (int i = 0; i < CHUNK; i++) {
+			chunk[i].next = s->free;
+			s->free = &chunk[i];
+		}
+		c = s->free;
+	}
+	s->free = c->next;
+	return c;
+}
+
+static void connection_put(struct epoll_state *s, struct connection *c)
+{
+	free(c->pending);
+	c->pending = NULL;
+	c->next = s->free;
+	s->free = c;
+}
+
+static void resume_accepting(struct worker *w)
+{
+	struct epoll_state *s = w->state;
+
+	if (!s->accepting)
+		s->accepting = !watch(w, EPOLL_CTL_ADD, w->listener, EPOLLIN, w);
+}
+
+static void close_connection(struct worker *w, struct connection *c)
+{
+	close(c->fd);
+	count(&w->counters.syscalls, 1);
+	connection_put(w->state, c);
+	resume_accepting(w);
+}
+
+static void fail_connection(struct worker *w, struct connection *c)
+{
+	count(&w->counters.errors, 1);
+	close_connection(w, c);
+}
+
+static void count_if_foreign(struct worker *w, int fd)
+{
+	int cpu;
+	socklen_t len = sizeof(cpu);
+
+	count(&w->counters.syscalls, 1);
+	if (getsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, &len) == 0 && cpu != w->cpu)
+		count(&w->counters.foreign_accepts, 1);
+}
+
+/*
+ * Out of descriptors, and level-triggered: the listener would be reported for
+ * ever. Leave it alone until a connection closes, or for a quiet while.
+ */
+static void stop_accepting(struct worker *w)
+{
+	struct epoll_state *s = w->state;
+
+	count(&w->counters.errors, 1);
+	if (!watch(w, EPOLL_CTL_DEL, w->listener, 0, NULL))
+		s->accepting = false;
+}
+
+static void accept_one(struct worker *w)
+{
+	struct connection *c;
+	int fd = accept4(w->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	count(&w->counters.syscalls, 1);
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			stop_accepting(w);
+		else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			count(&w->counters.errors, 1);
+		return;
+	}
+	count(&w->counters.connections, 1);
+	if (w->options->count_foreign)
+		count_if_foreign(w, fd);
+	c = connection_get(w->state);
+	if (!c) {
+		count(&w->counters.errors, 1);
+		close(fd);
+		return;
+	}
+	c->fd = fd;
+	c->bytes = 0;
+	if (watch(w, EPOLL_CTL_ADD, fd, EPOLLIN, c))
+		fail_connection(w, c);
+}
+
+/* Writes what it can; returns how much, or -errno. */
+static ssize_t write_some(struct worker *w, struct connection *c, const unsigned char *bytes,
+			  size_t len)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = send(c->fd, bytes + done, len - done, MSG_NOSIGNAL);
+
+		count(&w->counters.syscalls, 1);
+		if (n >= 0)
+			done += n;
+		else if (errno == EAGAIN)
+			break;
+		else if (errno != EINTR)
+			return -errno;
+	}
+	count_bytes(w, &c->bytes, done);
+	return done;
+}
+
+/* The client does not take it: keep the rest, and read no more until it does. */
+static void defer(struct worker *w, struct connection *c, const unsigned char *rest, size_t len)
+{
+	c->pending = malloc(len);
+	if (!c->pending || watch(w, EPOLL_CTL_MOD, c->fd, EPOLLOUT, c)) {
+		fail_connection(w, c);
+		return;
+	}
+	memcpy(c->pending, rest, len);
+	c->pending_from = 0;
+	c->pending_to = len;
+}
+
+static void write_deferred(struct worker *w, struct connection *c)
+{
+	ssize_t n = write_some(w, c, c->pending + c->pending_from,
+			       c->pending_to - c->pending_from);
+
+	if (n < 0) {
+		fail_connection(w, c);
+		return;
+	}
+	c->pending_from += n;
+	if (c->pending_from < c->pending_to)
+		return;
+	free(c->pending);
+	c->pending = NULL;
+	if (watch(w, EPOLL_CTL_MOD, c->fd, EPOLLIN, c))
+		fail_connection(w, c);
+}
+
+static void echo(struct worker *w, struct connection *c)
+{
+	struct epoll_state *s = w->state;
+	ssize_t n = read(c->fd, s->buffer, sizeof(s->buffer)), written;
+
+	count(&w->counters.syscalls, 1);
+	if (n == 0) {
+		close_connection(w, c);
+		return;
+	}
+	if (n < 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			fail_connection(w, c);
+		return;
+	}
+	written = write_some(w, c, s->buffer, n);
+	if (written < 0)
+		fail_connection(w, c);
+	else if (written < n)
+		defer(w, c, s->buffer + written, n - written);
+}
+
+static int epoll_open(struct worker *w)
+{
+	struct epoll_state *s = malloc(sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	/* Touched now, on this CPU: no page faults while measuring. */
+	memset(s, 0, sizeof(*s));
+	w->state = s;
+	s->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (s->epoll < 0)
+		return -errno;
+	/* A connection is a pointer; these two are told apart from it. */
+	s->accepting = true;
+	return watch(w, EPOLL_CTL_ADD, w->listener, EPOLLIN, w) ?:
+	       watch(w, EPOLL_CTL_ADD, w->stop_fd, EPOLLIN, NULL);
+}
+
+static void epoll_run(struct worker *w)
+{
+	struct epoll_state *s = w->state;
+	struct epoll_event events[EVENTS];
+
+	for (;;) {
+		int n = epoll_wait(s->epoll, events, EVENTS, s->accepting ? -1 : RETRY_MS);
+
+		count(&w->counters.syscalls, 1);
+		for (int i = 0; i < n; i++) {
+			struct connection *c = events[i].data.ptr;
+
+			if (!c)
+				return;
+			if (events[i].data.ptr == w)
+				accept_one(w);
+			else if (c->pending)
+				write_deferred(w, c);
+			else
+				echo(w, c);
+		}
+		if (n == 0)
+			resume_accepting(w);
+	}
+}
+
+static void epoll_close(struct worker *w)
+{
+	struct epoll_state *s = w->state;
+
+	close(s->epoll);
+	free(s);
+}
+
+const struct api api_epoll = {
+	.name = "epoll",
+	.open = epoll_open,
+	.run = epoll_run,
+	.close = epoll_close,
+};

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT
+/*
+ * MegaPipe: a channel per thread. The paper's three ideas have a switch each:
+ * with partitions every channel has its own accept queue, of the connections that
+ * its CPU receives; with lwsockets they are no descriptors; with batching requests
+ * and completions share system calls.
+ *
+ * A connection has two buffers, so that the next read goes out together with the
+ * write of what was read before:
+ *
+ *	read completes (A)  -> write A, read into B
+ *	read completes (B)  -> write B, read into A
+ *
+ * and if a read completes before the write of the other buffer did, it is held
+ * until then: at most one write is under way, and the order is the client's.
+ */
+#include "api.h"
+
+#include <errno.h>
+#include <megapipe.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHUNK_BYTES	(1 << 20)	/* of connections allocated at a time */
+#define RETRY_US	50000		/* when out of handles */
+#define CACHE_LINE	64
+
+struct connection {
+	struct connection *next;	/* while free */
+	mp_handle handle;
+	uint64_t bytes;			/* of the current message, echoed */
+	unsigned int reading;		/* buffer 0 or 1 that is read into */
+	int writing;			/* bytes under way; 0 = no write is */
+	int held;			/* bytes read, to be written next */
+	bool ended;			/* end of file, but a write is under way */
+	unsigned char buffers[];	/* two */
+};
+
+struct channel_state {
+	struct mp_channel *channel;
+	mp_handle listener;
+	bool accepting;
+	size_t buffer_bytes;
+	struct connection *free;
+};
+
+static unsigned char *buffer(const struct channel_state *s, struct connection *c,
+			     unsigned int which)
+{
+	return c->buffers + which * s->buffer_bytes;
+}
+
+static int grow(struct channel_state *s)
+{
+	const size_t bytes = sizeof(struct connection) + 2 * s->buffer_bytes;
+	const size_t each = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+	const size_t nr = CHUNK_BYTES / each ?: 1;
+	unsigned char *chunk = aligned_alloc(CACHE_LINE, nr * each);
+
+	if (!chunk)
+		return -ENOMEM;
+	memset(chunk, 0, nr * each);
+	for (size_t i = 0; i < nr; i++) {
+		struct connection *c = (struct connection *)(chunk + i * each);
+
+		c->next = s->free;
+		s->free = c;
+	}
+	return 0;
+}
+
+static struct connection *connection_get(struct channel_state *s)
+{
+	struct connection *c = s->free;
+
+	if (!c && grow(s))
+		return NULL;
+	c = s->free;
+	s->free = c->next;
+	c->bytes = 0;
+	c->reading = 0;
+	c->writing = 0;
+	c->held = 0;
+	c->ended = false;
+	return c;
+}
+
+static void accept_for_ever(struct worker *w)
+{
+	struct channel_state *s = w->state;
+
+	s->accepting = !mp_accept(s->listener, MP_FOREVER, w->options->lwsocket);
+}
+
+/*
+ * The memory may serve the next connection at once, even if the kernel still has
+ * a read into it: requests run in order, and this close is before any of its.
+ */
+static void close_connection(struct worker *w, struct connection *c)
+{
+	struct channel_state *s = w->state;
+
+	if (mp_close(c->handle))
+		count(&w->counters.errors, 1);
+	c->next = s->free;
+	s->free = c;
+	if (!s->accepting)
+		accept_for_ever(w);
+}
+
+static void fail_connection(struct worker *w, struct connection *c)
+{
+	count(&w->counters.errors, 1);
+	close_connection(w, c);
+}
+
+static int read_next(struct channel_state *s, struct connection *c)
+{
+	return mp_read(c->handle, buffer(s, c, c->reading), s->buffer_bytes);
+}
+
+/* Write the buffer that was read into, and read into the other. */
+static void turn(struct worker *w, struct connection *c, int n)
+{
+	struct channel_state *s = w->state;
+	const unsigned char *full = buffer(s, c, c->reading);
+
+	c->writing = n;
+	c->held = 0;
+	c->reading = !c->reading;
+	if (mp_write(c->handle, full, n) || read_next(s, c))
+		fail_connection(w, c);
+}
+
+static void accepted(struct worker *w, int socket)
+{
+	struct channel_state *s = w->state;
+	struct connection *c;
+
+	if (socket < 0) {
+		count(&w->counters.errors, 1);
+		s->accepting = false;
+		return;
+	}
+	count(&w->counters.connections, 1);
+	/* An lwsocket is known to the channel: naming it is no system call. */
+	count(&w->counters.syscalls, !w->options->lwsocket);
+	c = connection_get(s);
+	if (!c || mp_register(s->channel, socket, c, NULL, &c->handle)) {
+		count(&w->counters.errors, 1);
+		if (!w->options->lwsocket)
+			close(socket);
+		return;
+	}
+	if (read_next(s, c))
+		fail_connection(w, c);
+}
+
+static void has_read(struct worker *w, struct connection *c, int n)
+{
+	if (n < 0)
+		fail_connection(w, c);
+	else if (n == 0 && c->writing)
+		c->ended = true;
+	else if (n == 0)
+		close_connection(w, c);
+	else if (c->writing)
+		c->held = n;
+	else
+		turn(w, c, n);
+}
+
+static void has_written(struct worker *w, struct connection *c, int n)
+{
+	if (n != c->writing) {
+		fail_connection(w, c);
+		return;
+	}
+	count_bytes(w, &c->bytes, n);
+	c->writing = 0;
+	if (c->ended)
+		close_connection(w, c);
+	else if (c->held)
+		turn(w, c, c->held);
+}
+
+/* This thread's CPU, and its share of the CPUs that no thread has. */
+static void partition_of(const struct worker *w, cpu_set_t *mask)
+{
+	const struct options *o = w->options;
+	const long nr_cpus = sysconf(_SC_NPROCESSORS_CONF);
+	cpu_set_t taken;
+
+	CPU_ZERO(&taken);
+	for (unsigned int i = 0; i < o->threads; i++)
+		CPU_SET(o->cpus[i], &taken);
+	CPU_ZERO(mask);
+	CPU_SET(w->cpu, mask);
+	for (unsigned int cpu = 0; cpu < nr_cpus && cpu < CPU_SETSIZE; cpu++)
+		if (!CPU_ISSET(cpu, &taken) && cpu % o->threads == w->index)
+			CPU_SET(cpu, mask);
+}
+
+static int megapipe_open(struct worker *w)
+{
+	const struct options *o = w->options;
+	struct channel_state *s = calloc(1, sizeof(*s));
+	cpu_set_t mask;
+	int err;
+
+	if (!s)
+		return -ENOMEM;
+	w->state = s;
+	s->buffer_bytes = o->size < BUFFER_BYTES ? o->size : BUFFER_BYTES;
+	partition_of(w, &mask);
+	err = mp_create(&s->channel);
+	if (!err && o->batch)
+		err = mp_set_batch(s->channel, o->batch);
+	if (!err)
+		err = grow(s);
+	if (!err)
+		err = mp_register(s->channel, w->listener, w, o->partition ? &mask : NULL,
+				  &s->listener);
+	if (err)
+		return err;
+	accept_for_ever(w);
+	/* Now, not when the thread first waits: the server says that it listens. */
+	return s->accepting ? mp_flush(s->channel) : -EIO;
+}
+
+static void megapipe_run(struct worker *w)
+{
+	struct channel_state *s = w->state;
+	struct mp_event event;
+
+	while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
+		int ret = mp_dispatch(s->channel, &event, s->accepting ? -1 : RETRY_US);
+
+		if (ret == 0) {
+			accept_for_ever(w);
+			continue;
+		}
+		if (ret < 0) {
+			if (ret == -EINTR)
+				continue;
+			count(&w->counters.errors, 1);
+			return;
+		}
+		switch (event.cmd) {
+		case MP_ACCEPT:
+			accepted(w, event.result);
+			break;
+		case MP_READ:
+			has_read(w, event.cookie, event.result);
+			break;
+		case MP_WRITE:
+			has_written(w, event.cookie, event.result);
+			break;
+		case MP_DISCONNECT:
+		case MP_FAILED:
+			count(&w->counters.errors, 1);
+			break;
+		}
+	}
+}
+
+/*
+ * In main's thread: the one call of a channel that is not its owner's. It only
+ * reads the kernel's counters.
+ */
+static void megapipe_refresh(struct worker *w)
+{
+	const struct channel_state *s = w->state;
+	struct mp_stats stats;
+
+	if (mp_stats(s->channel, &stats))
+		return;
+	atomic_store(&w->counters.foreign_accepts, stats.accepts_foreign);
+	atomic_store(&w->counters.dispatches, stats.dispatches);
+}
+
+static void megapipe_close(struct worker *w)
+{
+	struct channel_state *s = w->state;
+
+	mp_destroy(s->channel);
+	free(s);
+}
+
+const struct api api_megapipe = {
+	.name = "megapipe",
+	.has_channels = true,
+	.knows_foreign = true,
+	.open = megapipe_open,
+	.run = megapipe_run,
+	.refresh = megapipe_refresh,
+	.close = megapipe_close,
+};
