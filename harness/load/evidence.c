@@ -98,16 +98,22 @@ struct verdict_on_bottleneck judge_bottleneck(const struct shares *busiest,
 		snprintf(v.why, sizeof(v.why),
 			 "even its busiest thread slept %.0f%% of the time, waiting for replies",
 			 idle);
-	} else if (machine_busy >= MACHINE_FULL && ours <= OURS_IS_SMALL) {
+	} else if (machine_busy < MACHINE_FULL) {
+		v.who = "client";
+		snprintf(v.why, sizeof(v.why),
+			 "its busiest thread ran %.0f%% of the time, waited for a CPU %.0f%%, and "
+			 "slept only %.0f%%: add threads or cores",
+			 cpu, 100 * busiest->wait, idle);
+	} else if (ours <= OURS_IS_SMALL) {
 		v.who = "server";
 		snprintf(v.why, sizeof(v.why),
 			 "the CPUs of this machine, which others share, were %.0f%% busy, only "
 			 "%.0f%% of it with the generator", 100 * machine_busy, 100 * ours);
 	} else {
 		snprintf(v.why, sizeof(v.why),
-			 "its busiest thread ran %.0f%%, waited for a CPU %.0f%% and slept %.0f%% "
-			 "of the time: others compete for this machine's CPUs",
-			 cpu, 100 * busiest->wait, idle);
+			 "the CPUs of this machine were %.0f%% busy, %.0f%% of it with the "
+			 "generator, which slept only %.0f%% of the time",
+			 100 * machine_busy, 100 * ours, idle);
 	}
 	return v;
 }
