@@ -13,7 +13,8 @@ JOBS    ?= $(shell nproc)
 BUILD       := $(CURDIR)/build
 MEGABENCH   := $(BUILD)/venv/bin/megabench
 EXPERIMENTS := $(or $(ONLY),$(basename $(notdir $(wildcard harness/experiments/*.toml))))
-SUB          = +@$(MAKE) --no-print-directory BUILD=$(BUILD) JOBS=$(JOBS) -C
+SUB          = @$(MAKE) --no-print-directory BUILD=$(BUILD) JOBS=$(JOBS) CONFIG=$(CONFIG) \
+	LINUX_TARBALL=$(BUILD)/cache/linux-source.tar.xz -C
 
 export ACCEL
 
@@ -45,21 +46,21 @@ all: deps venv kernel lib apps load plugin ## build everything, run nothing
 deps: ## install the Debian packages that are missing (scripts/packages.txt)
 	@scripts/preflight.sh $(BUILD)
 	@scripts/packages.sh ensure python build kernel guest
-	@scripts/kernel-source.sh $(BUILD)/cache >/dev/null
 
 venv: ## make the locked Python environment, build/venv
 	@scripts/packages.sh ensure python
 	@scripts/venv.sh $(BUILD)/venv $(CURDIR)/harness
 
-tree: ## make the patched kernel source tree, build/linux
-	+@tarball=$$(scripts/kernel-source.sh $(BUILD)/cache) && \
-		$(MAKE) --no-print-directory BUILD=$(BUILD) LINUX_TARBALL=$$tarball -C kernel-patch tree
+tree: source ## make the patched kernel source tree, build/linux
+	$(SUB) kernel-patch tree
 
-kernel: ## build the MegaPipe kernel of CONFIG, build/kernel-CONFIG
+kernel: source ## build the MegaPipe kernel of CONFIG, build/kernel-CONFIG
+	$(SUB) kernel-patch build
+
+.PHONY: source
+source:
 	@scripts/packages.sh ensure python build kernel
-	+@tarball=$$(scripts/kernel-source.sh $(BUILD)/cache) && \
-		$(MAKE) --no-print-directory BUILD=$(BUILD) JOBS=$(JOBS) CONFIG=$(CONFIG) \
-			LINUX_TARBALL=$$tarball -C kernel-patch build
+	@scripts/kernel-source.sh $(BUILD)/cache >/dev/null
 
 lib: ## build libmegapipe, build/lib
 	$(SUB) libmegapipe

@@ -4,8 +4,9 @@
 
 In this order: LINUX_TARBALL from the environment (checked against LINUX_SHA256
 if that is given), the one of Debian's package, kernel.org's by the version and
-sum in versions.toml. What it was is written to CACHE/linux-source.json, so that
-results can say what kernel they were measured on.
+sum in versions.toml. CACHE/linux-source.tar.xz then leads to it, and what it was
+is written to CACHE/linux-source.json, so that results can say what kernel they
+were measured on.
 
 Runs before the Python environment exists: standard library only.
 """
@@ -41,8 +42,8 @@ class FetchError(Exception):
 
 def own_tarball_hint(series: str) -> str:
     return (
-        f"install Debian's linux-source-{series}, or get any linux-{series}.y.tar.xz by other means "
-        "and say: make LINUX_TARBALL=/path/to/it LINUX_SHA256=its-sum"
+        f"install Debian's linux-source-{series}, or get any linux-{series}.y.tar.xz by other "
+        "means and say: make LINUX_TARBALL=/path/to/it LINUX_SHA256=its-sum"
     )
 
 
@@ -66,6 +67,16 @@ def write_whole(path: Path, text: str) -> None:
         file.write(text)
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` lead to `target`, at once."""
+    if link.is_symlink() and os.readlink(link) == target:
+        return
+    scratch = link.with_name(link.name + ".new")
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(target)
+    os.replace(scratch, link)
 
 
 def download(url: str, target: Path, sha256: str) -> None:
@@ -145,7 +156,8 @@ def linux_source(
         except OSError as error:  # URLError, time-outs and a full disk are all of this kind
             reason = getattr(error, "reason", None) or error
             raise FetchError(
-                f"no kernel source: {debian} is not there, and {pin['url']} could not be had ({reason})",
+                f"no kernel source: {debian} is not there, and {pin['url']} could not be had "
+                f"({reason})",
                 own_tarball_hint(pin["series"]),
             ) from error
     return {"path": str(target), "origin": "kernel.org", "sha256": pin["sha256"]}
@@ -154,7 +166,9 @@ def linux_source(
 def version_in(tarball: Path) -> str | None:
     """A.B.C as the top Makefile of the tarball has it."""
     argv = ["tar", "-xOf", str(tarball), "--wildcards", "--no-wildcards-match-slash", "*/Makefile"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as tar:
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as tar:
         assert tar.stdout is not None
         head = tar.stdout.read(4096)
         tar.kill()
@@ -182,6 +196,7 @@ def main() -> int:
             source["version"] = version_in(Path(source["path"]))
         if source != before:
             write_whole(record_file, json.dumps(source, indent=1) + "\n")
+        point(args.cache / "linux-source.tar.xz", source["path"])
     except FetchError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return 1

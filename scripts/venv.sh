@@ -26,7 +26,7 @@ rm -f "$venv/.stamp"
 "$python" -m venv --clear "$venv" ||
 	die "the Python environment could not be made" "Debian: make deps installs python3-venv"
 pip() {
-	"$venv/bin/python" -m pip --disable-pip-version-check --no-input -q "$@" ||
+	"$venv/bin/python" -m pip --disable-pip-version-check --no-input -qq "$@" ||
 		die "pip could not install the Python packages of harness/requirements.lock" \
 			"is there a network? behind a proxy set https_proxy, for another index PIP_INDEX_URL"
 }

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# lint.sh BUILD: all linters over all that git knows; every one runs, and the
+# first that complains decides the exit status.
+set -uo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(dirname "$here")
+build=$1
+cd "$root" || exit 1
+status=0
+
+# lint NAME COMMAND...
+lint() {
+	local name=$1 output
+	shift
+	if output=$("$@" 2>&1); then
+		printf 'ok    %s\n' "$name"
+	else
+		printf 'FAIL  %s\n%s\n' "$name" "$output"
+		status=1
+	fi
+}
+
+mapfile -t shell < <(git ls-files -co --exclude-standard '*.sh' .ci/run)
+mapfile -t python < <(git ls-files -co --exclude-standard '*.py')
+mapfile -t c < <(git ls-files -co --exclude-standard '*.c' '*.h' | sed "s|^|$root/|")
+
+lint shellcheck shellcheck -x -P SCRIPTDIR "${shell[@]}"
+lint ruff "$build/venv/bin/ruff" check --config harness/pyproject.toml "${python[@]}"
+lint 'ruff format' "$build/venv/bin/ruff" format --check --config harness/pyproject.toml "${python[@]}"
+lint mypy env -C harness "$build/venv/bin/mypy"
+lint 'mypy scripts' "$build/venv/bin/mypy" --config-file harness/pyproject.toml scripts/fetch.py
+
+# The kernel's rules; user space lacks the kernel's macros, hence the exceptions.
+# It writes a file where it stands, so it stands in build/.
+checkpatch=(env -C "$build" perl "$build/linux/scripts/checkpatch.pl" --no-tree --terse
+	--no-summary --quiet --show-types --max-line-length=100)
+mapfile -t kernel < <(printf '%s\n' "${c[@]}" | grep '/kernel-patch/')
+mapfile -t user < <(printf '%s\n' "${c[@]}" | grep -v '/kernel-patch/')
+lint 'checkpatch kernel' "${checkpatch[@]}" --ignore FILE_PATH_CHANGES --file "${kernel[@]}"
+lint 'checkpatch user' "${checkpatch[@]}" --file "${user[@]}" --ignore "$(paste -sd , <<-END
+	ARRAY_SIZE
+	CAMELCASE
+	MACRO_WITH_FLOW_CONTROL
+	NEW_TYPEDEFS
+	PREFER_DEFINED_ATTRIBUTE_MACRO
+	PREFER_KERNEL_TYPES
+	SPLIT_STRING
+	VOLATILE
+END
+)"
+
+every_file_names_its_licence() {
+	local file bare=()
+	for file in "${shell[@]}" "${python[@]}" "${c[@]}" Makefile; do
+		head -n 3 "$file" | grep -q 'SPDX-License-Identifier: ' || bare+=("$file")
+	done
+	[ ${#bare[@]} = 0 ] || {
+		printf 'no SPDX line: %s\n' "${bare[@]}"
+		return 1
+	}
+}
+lint licences every_file_names_its_licence
+
+# A target that two recipes claim is a warning to make and a trap to us.
+makefiles_are_sound() {
+	local file output
+	for file in $(git ls-files -co --exclude-standard Makefile '*/Makefile'); do
+		output=$(env -u MAKEFLAGS -u MAKELEVEL make -n -C "$(dirname "$file")" no-such-target 2>&1)
+		! grep -e warning -e '\*\*\* missing' <<<"$output" || return 1
+	done
+}
+lint makefiles makefiles_are_sound
+
+exit $status
