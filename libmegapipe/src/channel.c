@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Channels: opening and closing them, their settings and counters.
+ *
+ * Handles point at their channel, so a program that uses one after
+ * mp_destroy() would follow a pointer to freed memory.  Therefore the memory
+ * of a channel stays a channel's: it waits on a free list for the next
+ * mp_create(), and until then answers every request with -EBADF.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+#define MP_DEVICE "/dev/megapipe"
+
+static pthread_mutex_t free_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct mp_channel *free_channels;
+
+static struct mp_channel *channel_get(void)
+{
+	struct mp_channel *ch;
+
+	pthread_mutex_lock(&free_lock);
+	ch = free_channels;
+	if (ch)
+		free_channels = ch->next_free;
+	pthread_mutex_unlock(&free_lock);
+	if (!ch)
+		ch = aligned_alloc(_Alignof(struct mp_channel), sizeof(*ch));
+	if (ch)
+		memset(ch, 0, sizeof(*ch));
+	return ch;
+}
+
+/* Leaves a channel that can be used, and does nothing but say -EBADF. */
+static void channel_put(struct mp_channel *ch)
+{
+	free(ch->cmds);
+	free(ch->events);
+	free(ch->iovs);
+	memset(ch, 0, sizeof(*ch));
+	ch->fd = -1;
+	ch->cmds = ch->cmd_next = ch->cmd_flush = &ch->grave;
+
+	pthread_mutex_lock(&free_lock);
+	ch->next_free = free_channels;
+	free_channels = ch;
+	pthread_mutex_unlock(&free_lock);
+}
+
+/* The requests that the library makes must all be known to the kernel. */
+static int check_abi(int fd, struct megapipe_info *info)
+{
+	int ret = mp_sys_ioctl(fd, MEGAPIPE_IOC_INFO, info);
+
+	if (ret == -ENOTTY)
+		return -EPROTO;
+	if (ret < 0)
+		return ret;
+	if (info->abi_version != MEGAPIPE_ABI_VERSION ||
+	    info->nr_ops < MEGAPIPE_OP_LAST || !info->max_dispatch)
+		return -EPROTO;
+	return 0;
+}
+
+static void set_batch(struct mp_channel *ch, unsigned int threshold)
+{
+	if (threshold > ch->max_dispatch)
+		threshold = ch->max_dispatch;
+	ch->cmd_flush = ch->cmds + threshold;
+	ch->fetch = threshold == 1 ? 1 : MP_FETCH_MAX;
+	if (ch->fetch > ch->max_dispatch)
+		ch->fetch = ch->max_dispatch;
+	ch->ev_limit = ch->ev_end;
+}
+
+int mp_create(struct mp_channel **channel)
+{
+	struct megapipe_info info = { 0 };
+	struct mp_channel *ch;
+	int fd, ret;
+
+	if (!channel)
+		return -EINVAL;
+	*channel = NULL;
+
+	fd = mp_sys_open(MP_DEVICE);
+	if (fd == -ENXIO || fd == -ENODEV)	/* a device file, no driver */
+		return -ENOENT;
+	if (fd < 0)
+		return fd;
+	ret = check_abi(fd, &info);
+	if (ret)
+		goto out_close;
+
+	ret = -ENOMEM;
+	ch = channel_get();
+	if (!ch)
+		goto out_close;
+	/* Of the most that mp_set_batch() can ask for; unused pages are free. */
+	ch->cmds = malloc(MP_BATCH_MAX * sizeof(*ch->cmds));
+	ch->events = malloc(MP_FETCH_MAX * sizeof(*ch->events));
+	ch->iovs = malloc(MP_IOV_MAX * sizeof(*ch->iovs));
+	if (!ch->cmds || !ch->events || !ch->iovs)
+		goto out_put;
+
+	ch->fd = fd;
+	ch->max_dispatch = info.max_dispatch;
+	ch->cmd_next = ch->cmds;
+	ch->ev_capacity = MP_FETCH_MAX;
+	ch->ev_next = ch->ev_end = ch->events;
+	set_batch(ch, MP_BATCH_DEFAULT);
+	*channel = ch;
+	return 0;
+
+out_put:
+	channel_put(ch);
+out_close:
+	mp_sys_close(fd);
+	return ret;
+}
+
+void mp_destroy(struct mp_channel *channel)
+{
+	int fd;
+
+	if (!channel || channel->fd < 0)
+		return;
+	/* What was asked for is done, an mp_close() of a descriptor above all. */
+	mp_drain(channel, channel->cmds + 1);
+	while (channel->ev_next != channel->ev_end)
+		mp_disown(channel, channel->ev_next++);
+	fd = channel->fd;
+	channel_put(channel);
+	mp_sys_close(fd);
+}
+
+int mp_set_batch(struct mp_channel *channel, unsigned int threshold)
+{
+	int ret;
+
+	if (!channel || !threshold || threshold > MP_BATCH_MAX)
+		return -EINVAL;
+	if (channel->fd < 0)
+		return -EBADF;
+	ret = mp_flush(channel);
+	if (ret)
+		return ret;
+	set_batch(channel, threshold);
+	return 0;
+}
+
+int mp_stats(struct mp_channel *channel, struct mp_stats *stats)
+{
+	struct megapipe_stats kernel = { 0 };
+	int ret;
+
+	if (!channel || !stats)
+		return -EINVAL;
+	if (channel->fd < 0)
+		return -EBADF;
+	ret = mp_sys_ioctl(channel->fd, MEGAPIPE_IOC_STATS, &kernel);
+	if (ret < 0)
+		return ret;
+	*stats = (struct mp_stats) {
+		.dispatches = kernel.dispatches,
+		.commands = kernel.commands,
+		.events = kernel.events,
+		.sleeps = kernel.sleeps,
+		.accepts = kernel.accepts,
+		.accepts_foreign = kernel.accepts_foreign,
+		.handles = kernel.handles,
+		.lwsockets = kernel.lwsockets,
+	};
+	return 0;
+}
+
+int mp_fd(struct mp_channel *channel)
+{
+	if (!channel)
+		return -EINVAL;
+	return channel->fd < 0 ? -EBADF : channel->fd;
+}

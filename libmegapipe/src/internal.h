@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the source files share: the channel, and the two paths that a program
+ * takes once for every request and every completion, kept inline and free of
+ * locks and allocation.
+ */
+#ifndef MEGAPIPE_INTERNAL_H
+#define MEGAPIPE_INTERNAL_H
+
+#include <errno.h>
+#include <stdint.h>
+
+#include <linux/megapipe.h>
+
+/* Everything is hidden but what the public header declares. */
+#pragma GCC visibility push(default)
+#include "megapipe.h"
+#pragma GCC visibility pop
+
+#define likely(x)	__builtin_expect(!!(x), 1)
+#define unlikely(x)	__builtin_expect(!!(x), 0)
+
+#define MP_FETCH_MAX	256	/* completions fetched by one system call */
+#define MP_IOV_MAX	1024	/* the kernel's UIO_MAXIOV */
+#define MP_GONE_KEYS	256	/* a power of 2 */
+#define MP_GONE_MAX	255	/* so that an index fits in a byte */
+
+/* A handle given up while completions were waiting in the buffer. */
+struct mp_gone {
+	int id;
+	uint8_t next;			/* in the chain of its key, 0 ends it */
+	struct megapipe_event *end;	/* completions before this are dropped */
+};
+
+struct mp_channel {
+	/*
+	 * The batch: commands from cmds to cmd_next are collected.  cmd_next
+	 * is below cmd_flush whenever a public function returns, so that a
+	 * request has room without asking.
+	 */
+	_Alignas(64) struct megapipe_cmd *cmd_next;
+	struct megapipe_cmd *cmd_flush;
+	struct megapipe_cmd *cmds;
+
+	/* Fetched completions: from ev_next to ev_end are to be handed out. */
+	struct megapipe_event *ev_next;
+	struct megapipe_event *ev_end;
+	struct megapipe_event *ev_limit;	/* fetch up to here */
+	struct megapipe_event *events;
+
+	int fd;				/* -1: destroyed */
+	unsigned int fetch;		/* completions to fetch at once */
+	size_t ev_capacity;
+	unsigned int max_dispatch;	/* the kernel's */
+
+	/* Copies of the iovecs that collected commands point to. */
+	unsigned int iov_used;
+	struct iovec *iovs;
+
+	/*
+	 * Handles given up since the buffer was last empty: chains in gone[]
+	 * by the low bits of the id.  A completion is looked up with one load.
+	 */
+	unsigned int nr_gone;
+	uint8_t gone_head[MP_GONE_KEYS];
+	struct mp_gone gone[MP_GONE_MAX + 1];	/* [0] is not used */
+
+	struct megapipe_cmd grave;	/* takes requests after mp_destroy() */
+	struct mp_channel *next_free;
+};
+
+/* ---- sys.c: the only system calls; -errno, errno untouched ------------- */
+
+int mp_sys_open(const char *path);
+int mp_sys_ioctl(int fd, unsigned long request, void *arg);
+int mp_sys_close(int fd);
+
+/* ---- request.c --------------------------------------------------------- */
+
+int mp_run(struct mp_channel *ch, unsigned int min_events, int64_t timeout_ns);
+int mp_drain(struct mp_channel *ch, const struct megapipe_cmd *below);
+
+/* ---- dispatch.c -------------------------------------------------------- */
+
+void mp_rewind(struct mp_channel *ch);
+int mp_make_room(struct mp_channel *ch, size_t nr);
+void mp_forget(mp_handle handle);
+void mp_disown(struct mp_channel *ch, const struct megapipe_event *ev);
+
+static inline uint64_t mp_address(const void *p)
+{
+	return (uintptr_t)p;
+}
+
+static inline unsigned int mp_gone_key(int id)
+{
+	return (unsigned int)id % MP_GONE_KEYS;
+}
+
+#endif /* MEGAPIPE_INTERNAL_H */

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * When the collected requests are handed over: at the threshold, when no
+ * fetched completion is left, when the program says so; and never otherwise.
+ */
+#include "fake.h"
+#include "test.h"
+
+static char buf[64];
+
+static mp_handle handle(struct mp_channel *channel, int id)
+{
+	return (mp_handle) { channel, id };
+}
+
+static void threshold__runs_when_reached(void)
+{
+	struct mp_channel *channel = fake_channel(4);
+	int i;
+
+	for (i = 1; i <= 3; i++)
+		EXPECT_EQ(mp_read(handle(channel, i), buf, sizeof(buf)), 0);
+	EXPECT_EQ(fake.nr_calls, 0);
+	EXPECT_EQ(mp_read(handle(channel, 4), buf, sizeof(buf)), 0);
+	ASSERT_EQ(fake.nr_calls, 1);
+	EXPECT_EQ(fake_last()->nr_cmds, 4);
+	EXPECT_EQ(fake_last()->min_events, 0);
+	EXPECT_EQ(fake_last()->max_events, 256);
+	EXPECT_EQ(mp_read(handle(channel, 5), buf, sizeof(buf)), 0);
+	EXPECT_EQ(fake.nr_calls, 1);
+	mp_destroy(channel);
+	EXPECT(!fake.misuse);
+}
+
+static void threshold__every_kind_of_request_counts(void)
+{
+	struct mp_channel *channel = fake_channel(9);
+	mp_handle h = handle(channel, 1), registered;
+	struct iovec iov = { buf, 1 };
+	int lwsocket = MEGAPIPE_HANDLE_LWSOCKET | 5;
+	int i;
+
+	mp_accept(h, 3, true);
+	mp_read(h, buf, 2);
+	mp_write(h, buf, 3);
+	mp_writev(h, &iov, 1);
+	mp_disconnect(h);
+	mp_unregister(h);
+	mp_close(h);
+	mp_register(channel, lwsocket, &i, NULL, &registered);
+	EXPECT_EQ(fake.nr_calls, 0);
+	mp_cancel(h);
+	ASSERT_EQ(fake.nr_calls, 1);
+	ASSERT_EQ(fake.nr_ran, 9);
+
+	EXPECT_EQ(fake.ran[0].op, MEGAPIPE_OP_ACCEPT);
+	EXPECT_EQ(fake.ran[0].len, 3);
+	EXPECT_EQ(fake.ran[0].flags, MEGAPIPE_CMD_LWSOCKET);
+	EXPECT_EQ(fake.ran[1].op, MEGAPIPE_OP_READ);
+	EXPECT_EQ(fake.ran[1].len, 2);
+	EXPECT_EQ(fake.ran[1].addr, (uintptr_t)buf);
+	EXPECT_EQ(fake.ran[2].op, MEGAPIPE_OP_WRITE);
+	EXPECT_EQ(fake.ran[2].len, 3);
+	EXPECT_EQ(fake.ran[3].op, MEGAPIPE_OP_WRITEV);
+	EXPECT_EQ(fake.ran[4].op, MEGAPIPE_OP_DISCONNECT);
+	EXPECT_EQ(fake.ran[5].op, MEGAPIPE_OP_UNREGISTER);
+	EXPECT_EQ(fake.ran[6].op, MEGAPIPE_OP_CLOSE);
+	EXPECT_EQ(fake.ran[7].op, MEGAPIPE_OP_COOKIE);
+	EXPECT_EQ(fake.ran[7].handle, lwsocket);
+	EXPECT_EQ(fake.ran[7].cookie, (uintptr_t)&i);
+	EXPECT_EQ(fake.ran[8].op, MEGAPIPE_OP_CANCEL);
+	for (i = 0; i < 9; i++) {
+		if (i != 7) {
+			EXPECT_EQ(fake.ran[i].handle, 1);
+			EXPECT_EQ(fake.ran[i].cookie, 0);
+		}
+		if (i)
+			EXPECT_EQ(fake.ran[i].flags, 0);
+	}
+	mp_destroy(channel);
+	EXPECT(!fake.misuse);
+}
+
+static void dispatch__runs_batch_when_nothing_is_fetched(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	struct mp_event event;
+
+	mp_read(handle(channel, 1), buf, sizeof(buf));
+	mp_read(handle(channel, 2), buf, sizeof(buf));
+	fake_complete(1, MEGAPIPE_OP_READ, 10);
+	EXPECT_EQ(mp_dispatch(channel, &event, -1), 1);
+	ASSERT_EQ(fake.nr_calls, 1);
+	EXPECT_EQ(fake_last()->nr_cmds, 2);
+	EXPECT_EQ(fake_last()->min_events, 1);
+	EXPECT_EQ(fake_last()->max_events, 256);
+	mp_destroy(channel);
+}
+
+static void dispatch__hands_out_the_fetched_without_a_call(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	struct mp_event event;
+	int i;
+
+	for (i = 1; i <= 3; i++)
+		fake_complete(i, MEGAPIPE_OP_READ, i * 10);
+	for (i = 1; i <= 3; i++) {
+		EXPECT_EQ(mp_dispatch(channel, &event, -1), 1);
+		EXPECT_EQ(event.handle.id, i);
+		EXPECT(event.handle.channel == channel);
+		EXPECT_EQ(event.result, i * 10);
+		EXPECT_EQ(event.cmd, MP_READ);
+		EXPECT_EQ((uintptr_t)event.cookie, i + 100);
+		mp_write(event.handle, buf, 1);
+		EXPECT_EQ(fake.nr_calls, 1);
+	}
+	EXPECT_EQ(mp_dispatch(channel, &event, 0), 0);
+	EXPECT_EQ(fake.nr_calls, 2);
+	EXPECT_EQ(fake_last()->nr_cmds, 3);
+	mp_destroy(channel);
+}
+
+static void threshold__fetches_into_the_room_left(void)
+{
+	struct mp_channel *channel = fake_channel(4);
+	struct mp_event event;
+	int i, id = 0;
+
+	for (i = 1; i <= 10; i++)
+		fake_complete(i, MEGAPIPE_OP_READ, i);
+	EXPECT_EQ(mp_dispatch(channel, &event, -1), 1);
+	for (i = 11; i <= 20; i++)
+		fake_complete(i, MEGAPIPE_OP_READ, i);
+	for (i = 0; i < 4; i++)
+		mp_write(event.handle, buf, 1);
+	EXPECT_EQ(fake.nr_calls, 2);
+	EXPECT_EQ(fake_last()->max_events, 246);
+	EXPECT_EQ(fake_last()->ret, 10);
+	for (id = 2; id <= 20; id++) {
+		EXPECT_EQ(mp_dispatch(channel, &event, -1), 1);
+		EXPECT_EQ(event.handle.id, id);
+	}
+	EXPECT_EQ(fake.nr_calls, 2);
+	mp_destroy(channel);
+}
+
+static void flush__runs_batch(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+
+	mp_read(handle(channel, 1), buf, sizeof(buf));
+	EXPECT_EQ(mp_flush(channel), 0);
+	ASSERT_EQ(fake.nr_calls, 1);
+	EXPECT_EQ(fake_last()->nr_cmds, 1);
+	EXPECT_EQ(fake_last()->min_events, 0);
+	EXPECT_EQ(mp_flush(channel), 0);	/* nothing to hand over */
+	EXPECT_EQ(fake.nr_calls, 1);
+	mp_destroy(channel);
+}
+
+static void destroy__runs_batch(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+
+	mp_close(handle(channel, 1));
+	mp_destroy(channel);
+	ASSERT_EQ(fake.nr_calls, 1);
+	EXPECT_EQ(fake.ran[0].op, MEGAPIPE_OP_CLOSE);
+	EXPECT_EQ(fake.closed[0], FAKE_FD);
+}
+
+static void off__every_request_is_a_call(void)
+{
+	struct mp_channel *channel = fake_channel(1);
+	struct mp_event event;
+	unsigned int i;
+
+	for (i = 1; i <= 5; i++) {
+		mp_read(handle(channel, (int)i), buf, sizeof(buf));
+		ASSERT_EQ(fake.nr_calls, i);
+		EXPECT_EQ(fake_last()->nr_cmds, 1);
+		EXPECT_EQ(fake_last()->max_events, 1);
+	}
+	for (i = 1; i <= 3; i++)
+		fake_complete((int)i, MEGAPIPE_OP_READ, 1);
+	for (i = 1; i <= 3; i++) {
+		EXPECT_EQ(mp_dispatch(channel, &event, -1), 1);
+		EXPECT_EQ(event.handle.id, i);
+		EXPECT_EQ(fake.nr_calls, 5 + i);
+		EXPECT_EQ(fake_last()->max_events, 1);
+	}
+	mp_destroy(channel);
+}
+
+/* A request may bring a completion, but only one waits at a time. */
+static void off__fetches_at_most_one(void)
+{
+	struct mp_channel *channel = fake_channel(1);
+	struct mp_event event;
+
+	fake_complete(1, MEGAPIPE_OP_READ, 1);
+	fake_complete(2, MEGAPIPE_OP_READ, 1);
+	mp_read(handle(channel, 3), buf, sizeof(buf));
+	EXPECT_EQ(fake_last()->ret, 1);
+	mp_read(handle(channel, 4), buf, sizeof(buf));
+	EXPECT_EQ(fake_last()->max_events, 0);
+	EXPECT_EQ(mp_dispatch(channel, &event, 0), 1);
+	EXPECT_EQ(event.handle.id, 1);
+	EXPECT_EQ(fake.nr_calls, 2);
+	EXPECT_EQ(mp_dispatch(channel, &event, 0), 1);
+	EXPECT_EQ(event.handle.id, 2);
+	EXPECT_EQ(fake.nr_calls, 3);
+	mp_destroy(channel);
+}
+
+static void set_batch__hands_over_the_collected(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	int i;
+
+	for (i = 0; i < 10; i++)
+		mp_read(handle(channel, 1), buf, 1);
+	EXPECT_EQ(mp_set_batch(channel, 2), 0);
+	EXPECT_EQ(fake.nr_calls, 1);
+	EXPECT_EQ(fake_last()->nr_cmds, 10);
+	mp_read(handle(channel, 1), buf, 1);
+	mp_read(handle(channel, 1), buf, 1);
+	EXPECT_EQ(fake.nr_calls, 2);
+	mp_destroy(channel);
+}
+
+static void set_batch__with_completions_waiting(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	struct mp_event event;
+	int i;
+
+	for (i = 1; i <= 3; i++)
+		fake_complete(i, MEGAPIPE_OP_READ, 1);
+	mp_dispatch(channel, &event, 0);
+	EXPECT_EQ(mp_set_batch(channel, 1), 0);
+	mp_read(handle(channel, 1), buf, 1);
+	EXPECT_EQ(fake_last()->max_events, 0);
+	for (i = 2; i <= 3; i++) {
+		EXPECT_EQ(mp_dispatch(channel, &event, 0), 1);
+		EXPECT_EQ(event.handle.id, i);
+	}
+	mp_dispatch(channel, &event, 0);
+	EXPECT_EQ(fake_last()->max_events, 1);
+	mp_destroy(channel);
+}
+
+/* A kernel may take less at once than the program has in mind. */
+static void set_batch__not_beyond_what_the_kernel_takes(void)
+{
+	struct mp_channel *channel;
+	int i;
+
+	fake_reset();
+	fake.info.max_dispatch = 8;
+	ASSERT_EQ(mp_create(&channel), 0);
+	for (i = 0; i < 8; i++)
+		mp_read(handle(channel, 1), buf, 1);
+	EXPECT_EQ(fake.nr_calls, 1);
+	EXPECT_EQ(fake_last()->nr_cmds, 8);
+	EXPECT_EQ(fake_last()->max_events, 8);
+	EXPECT_EQ(mp_set_batch(channel, MP_BATCH_MAX), 0);
+	for (i = 0; i < 20; i++)
+		mp_read(handle(channel, 1), buf, 1);
+	EXPECT_EQ(fake.nr_calls, 3);
+	mp_destroy(channel);
+	EXPECT(!fake.misuse);
+}
+
+static void set_batch__most(void)
+{
+	struct mp_channel *channel = fake_channel(MP_BATCH_MAX);
+	int i;
+
+	for (i = 0; i < 3 * MP_BATCH_MAX; i++)
+		mp_read(handle(channel, 1), buf, 1);
+	EXPECT_EQ(fake.nr_calls, 3);
+	EXPECT_EQ(fake_last()->nr_cmds, MP_BATCH_MAX);
+	mp_destroy(channel);
+}
+
+TEST_MAIN(
+	TEST(threshold__runs_when_reached),
+	TEST(threshold__every_kind_of_request_counts),
+	TEST(threshold__fetches_into_the_room_left),
+	TEST(dispatch__runs_batch_when_nothing_is_fetched),
+	TEST(dispatch__hands_out_the_fetched_without_a_call),
+	TEST(flush__runs_batch),
+	TEST(destroy__runs_batch),
+	TEST(off__every_request_is_a_call),
+	TEST(off__fetches_at_most_one),
+	TEST(set_batch__hands_over_the_collected),
+	TEST(set_batch__with_completions_waiting),
+	TEST(set_batch__not_beyond_what_the_kernel_takes),
+	TEST(set_batch__most)
+)

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Opening a channel where there is no MegaPipe, or another one; the counters.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "fake.h"
+#include "test.h"
+
+static int create(void)
+{
+	struct mp_channel *channel = (void *)&fake;
+	int ret = mp_create(&channel);
+
+	if (ret)
+		EXPECT(!channel);
+	else
+		mp_destroy(channel);
+	return ret;
+}
+
+static void device__missing_or_forbidden(void)
+{
+	fake_reset();
+	fake.open_result = -ENOENT;
+	EXPECT_EQ(create(), -ENOENT);
+	fake.open_result = -ENXIO;	/* a device file without a driver */
+	EXPECT_EQ(create(), -ENOENT);
+	fake.open_result = -ENODEV;
+	EXPECT_EQ(create(), -ENOENT);
+	fake.open_result = -EACCES;
+	EXPECT_EQ(create(), -EACCES);
+	fake.open_result = -EMFILE;
+	EXPECT_EQ(create(), -EMFILE);
+	EXPECT_EQ(fake.nr_closed, 0);
+}
+
+static void abi__other_version(void)
+{
+	fake_reset();
+	fake.info.abi_version = MEGAPIPE_ABI_VERSION - 1;
+	EXPECT_EQ(create(), -EPROTO);
+	fake.info.abi_version = MEGAPIPE_ABI_VERSION + 1;
+	EXPECT_EQ(create(), -EPROTO);
+	EXPECT_EQ(fake.nr_closed, 2);
+}
+
+static void abi__fewer_operations(void)
+{
+	fake_reset();
+	fake.info.nr_ops = MEGAPIPE_OP_LAST - 1;
+	EXPECT_EQ(create(), -EPROTO);
+	fake.info.nr_ops = MEGAPIPE_OP_LAST + 1;
+	EXPECT_EQ(create(), 0);
+}
+
+static void abi__another_device(void)
+{
+	fake_reset();
+	fake.info_result = -ENOTTY;
+	EXPECT_EQ(create(), -EPROTO);
+	fake.info_result = -EPERM;
+	EXPECT_EQ(create(), -EPERM);
+	EXPECT_EQ(fake.nr_closed, 2);
+}
+
+static void channels__many(void)
+{
+	struct mp_channel *channels[20];
+	unsigned int i, round;
+
+	fake_reset();
+	for (round = 0; round < 3; round++) {
+		for (i = 0; i < 20; i++) {
+			ASSERT_EQ(mp_create(&channels[i]), 0);
+			EXPECT_EQ(mp_fd(channels[i]), FAKE_FD + round * 20 + i);
+		}
+		for (i = 0; i < 20; i++)
+			mp_destroy(channels[i]);
+	}
+	EXPECT_EQ(fake.nr_closed, 60);
+}
+
+static void stats__all_of_them(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	struct mp_stats stats;
+
+	fake.stats = (struct megapipe_stats) {
+		.dispatches = 1, .commands = 2, .events = 3, .sleeps = 4,
+		.accepts = 5, .accepts_foreign = 6, .handles = 7,
+		.lwsockets = 8,
+	};
+	memset(&stats, 0xff, sizeof(stats));
+	EXPECT_EQ(mp_stats(channel, &stats), 0);
+	EXPECT_EQ(stats.dispatches, 1);
+	EXPECT_EQ(stats.commands, 2);
+	EXPECT_EQ(stats.events, 3);
+	EXPECT_EQ(stats.sleeps, 4);
+	EXPECT_EQ(stats.accepts, 5);
+	EXPECT_EQ(stats.accepts_foreign, 6);
+	EXPECT_EQ(stats.handles, 7);
+	EXPECT_EQ(stats.lwsockets, 8);
+	mp_destroy(channel);
+}
+
+TEST_MAIN(
+	TEST(device__missing_or_forbidden),
+	TEST(abi__other_version),
+	TEST(abi__fewer_operations),
+	TEST(abi__another_device),
+	TEST(channels__many),
+	TEST(stats__all_of_them)
+)

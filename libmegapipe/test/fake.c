@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The simulated kernel, in the place of src/sys.c.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "internal.h"
+#include "fake.h"
+#include "test.h"
+
+struct fake fake;
+
+static int next_fd;
+
+void fake_reset(void)
+{
+	memset(&fake, 0, sizeof(fake));
+	fake.info.abi_version = MEGAPIPE_ABI_VERSION;
+	fake.info.nr_ops = MEGAPIPE_OP_LAST;
+	fake.info.max_handles = 1024;
+	fake.info.max_dispatch = 4096;
+	next_fd = FAKE_FD;
+}
+
+/* A channel on a fresh fake, with an empty log. */
+struct mp_channel *fake_channel(unsigned int threshold)
+{
+	struct mp_channel *channel;
+
+	fake_reset();
+	ASSERT_EQ(mp_create(&channel), 0);
+	ASSERT_EQ(mp_set_batch(channel, threshold), 0);
+	return channel;
+}
+
+/* The cookie is the handle plus 100. */
+void fake_complete(int handle, uint16_t op, int res)
+{
+	ASSERT(fake.nr_ready < FAKE_LOG);
+	fake.ready[fake.nr_ready++] = (struct megapipe_event) {
+		.cookie = (uint64_t)handle + 100,
+		.handle = handle,
+		.res = res,
+		.op = op,
+		.aux = op == MEGAPIPE_OP_ACCEPT ? 7 : 0,
+	};
+}
+
+void fake_mark_stale(int handle)
+{
+	fake.stale[fake.nr_stale++] = handle;
+}
+
+int mp_sys_open(const char *path)
+{
+	ASSERT(!strcmp(path, "/dev/megapipe"));
+	return fake.open_result ? fake.open_result : next_fd++;
+}
+
+int mp_sys_close(int fd)
+{
+	fake.closed[fake.nr_closed++ % 64] = fd;
+	return 0;
+}
+
+static bool is_stale(int handle)
+{
+	unsigned int i;
+
+	for (i = 0; i < fake.nr_stale; i++)
+		if (fake.stale[i] == handle)
+			return true;
+	return false;
+}
+
+/* Dropping a handle drops its completions, as in the kernel. */
+static void drop(int handle)
+{
+	unsigned int i, kept = 0;
+
+	for (i = 0; i < fake.nr_ready; i++)
+		if (fake.ready[i].handle != handle)
+			fake.ready[kept++] = fake.ready[i];
+	fake.nr_ready = kept;
+}
+
+static unsigned int run_commands(const struct megapipe_dispatch *d,
+				 unsigned int *posted)
+{
+	const struct megapipe_cmd *cmds = (void *)(uintptr_t)d->cmds;
+	struct megapipe_event *events = (void *)(uintptr_t)d->events;
+	unsigned int i;
+
+	for (i = 0; i < d->nr_cmds; i++) {
+		const struct megapipe_cmd *cmd = &cmds[i];
+
+		if (cmd->resv || cmd->resv2 || cmd->op >= MEGAPIPE_OP_LAST)
+			fake.misuse = true;
+		if (is_stale(cmd->handle)) {
+			if (*posted == d->max_events)
+				break;
+			events[(*posted)++] = (struct megapipe_event) {
+				.handle = cmd->handle,
+				.op = cmd->op,
+				.res = -EBADF,
+			};
+		} else if (cmd->op == MEGAPIPE_OP_UNREGISTER ||
+			   cmd->op == MEGAPIPE_OP_CLOSE) {
+			drop(cmd->handle);
+		} else if (cmd->op == MEGAPIPE_OP_WRITEV) {
+			fake.vectors[fake.nr_ran] =
+				*(struct iovec *)(uintptr_t)cmd->addr;
+		}
+		ASSERT(fake.nr_ran < FAKE_LOG);
+		fake.ran[fake.nr_ran++] = *cmd;
+	}
+	return i;
+}
+
+static int dispatch(struct megapipe_dispatch *d)
+{
+	struct megapipe_event *events = (void *)(uintptr_t)d->events;
+	unsigned int posted = 0, n;
+
+	if (d->done_cmds || d->min_events > d->max_events ||
+	    d->nr_cmds > fake.info.max_dispatch ||
+	    d->max_events > fake.info.max_dispatch)
+		fake.misuse = true;
+	if (fake.dispatch_result)
+		return fake.dispatch_result;
+	if (fake.stuck)
+		return 0;
+
+	d->done_cmds = run_commands(d, &posted);
+	n = d->max_events - posted;
+	if (n > fake.nr_ready)
+		n = fake.nr_ready;
+	if (n)
+		memcpy(events + posted, fake.ready, n * sizeof(*events));
+	fake.nr_ready -= n;
+	memmove(fake.ready, fake.ready + n,
+		fake.nr_ready * sizeof(*fake.ready));
+	posted += n;
+	if (fake.interrupted && !posted)
+		return -EINTR;
+	return (int)posted;
+}
+
+static int log_dispatch(struct megapipe_dispatch *d)
+{
+	struct fake_call *call = &fake.calls[fake.nr_calls++];
+
+	ASSERT(fake.nr_calls < FAKE_LOG);
+	*call = (struct fake_call) {
+		.nr_cmds = d->nr_cmds,
+		.max_events = d->max_events,
+		.min_events = d->min_events,
+		.timeout_ns = d->timeout_ns,
+	};
+	call->ret = dispatch(d);
+	call->done_cmds = d->done_cmds;
+	return call->ret;
+}
+
+static int do_register(const struct megapipe_register *reg)
+{
+	unsigned int nr = fake.nr_registers++;
+
+	fake.registered = *reg;
+	if (nr < 2 && fake.register_result[nr])
+		return fake.register_result[nr];
+	return (1 << 20) + reg->fd;
+}
+
+int mp_sys_ioctl(int fd, unsigned long request, void *arg)
+{
+	if (fd < FAKE_FD)
+		return -EBADF;
+	switch (request) {
+	case MEGAPIPE_IOC_INFO:
+		*(struct megapipe_info *)arg = fake.info;
+		return fake.info_result;
+	case MEGAPIPE_IOC_STATS:
+		*(struct megapipe_stats *)arg = fake.stats;
+		return 0;
+	case MEGAPIPE_IOC_REGISTER:
+		return do_register(arg);
+	case MEGAPIPE_IOC_DISPATCH:
+		return log_dispatch(arg);
+	default:
+		fake.misuse = true;
+		return -ENOTTY;
+	}
+}

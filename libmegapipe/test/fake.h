@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A simulated kernel behind the library's three system calls.  It logs what
+ * reaches it, completes what the test says, and fails commands on handles that
+ * the test calls stale.
+ *
+ *	test --mp_read()--> library --ioctl--> fake.ran[]
+ *	test --fake_complete()--> fake.ready[] --ioctl--> library --> event
+ */
+#ifndef FAKE_H
+#define FAKE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <linux/megapipe.h>
+
+#include "megapipe.h"
+
+#define FAKE_LOG	16384
+#define FAKE_FD		1000	/* of the first channel */
+
+/* One MEGAPIPE_IOC_DISPATCH as it came in, and what was done about it */
+struct fake_call {
+	unsigned int nr_cmds;
+	unsigned int done_cmds;
+	unsigned int max_events;
+	unsigned int min_events;
+	int64_t timeout_ns;
+	int ret;
+};
+
+struct fake {
+	/* What the test sets */
+	int open_result;	/* 0: a descriptor */
+	int info_result;
+	struct megapipe_info info;
+	int register_result[2];	/* of the next calls; 0: a new handle */
+	int dispatch_result;	/* 0: do it; or an error, nothing consumed */
+	bool interrupted;	/* consume, but then there is a signal */
+	bool stuck;		/* consume nothing and say nothing */
+	int stale[FAKE_LOG];	/* handles: commands on them fail, -EBADF */
+	unsigned int nr_stale;
+	struct megapipe_stats stats;
+
+	/* Completions that wait to be fetched */
+	struct megapipe_event ready[FAKE_LOG];
+	unsigned int nr_ready;
+
+	/* What has happened */
+	struct fake_call calls[FAKE_LOG];
+	unsigned int nr_calls;
+	struct megapipe_cmd ran[FAKE_LOG];	/* commands consumed */
+	struct iovec vectors[FAKE_LOG];		/* first element of WRITEVs */
+	unsigned int nr_ran;
+	struct megapipe_register registered;
+	unsigned int nr_registers;
+	int closed[64];
+	unsigned int nr_closed;
+	bool misuse;		/* a call that the real kernel would refuse */
+};
+
+extern struct fake fake;
+
+void fake_reset(void);
+struct mp_channel *fake_channel(unsigned int threshold);
+void fake_complete(int handle, uint16_t op, int res);
+void fake_mark_stale(int handle);
+
+static inline struct fake_call *fake_last(void)
+{
+	return &fake.calls[fake.nr_calls - 1];
+}
+
+#endif /* FAKE_H */

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * A handle given up: what was fetched for it and not handed out is dropped,
+ * and nothing else is.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "fake.h"
+#include "test.h"
+
+static char buf[64];
+
+static mp_handle handle(struct mp_channel *channel, int id)
+{
+	return (mp_handle) { channel, id };
+}
+
+static int next_id(struct mp_channel *channel)
+{
+	struct mp_event event;
+	int ret = mp_dispatch(channel, &event, 0);
+
+	return ret == 1 ? event.handle.id : ret;
+}
+
+static void unregister__drops_the_fetched(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+
+	fake_complete(1, MEGAPIPE_OP_READ, 1);
+	fake_complete(2, MEGAPIPE_OP_READ, 1);
+	fake_complete(3, MEGAPIPE_OP_READ, 1);
+	fake_complete(2, MEGAPIPE_OP_WRITE, 1);
+	EXPECT_EQ(next_id(channel), 1);
+	EXPECT_EQ(mp_unregister(handle(channel, 2)), 0);
+	EXPECT_EQ(next_id(channel), 3);
+	EXPECT_EQ(next_id(channel), 0);
+	mp_destroy(channel);
+}
+
+static void close__drops_the_fetched(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+
+	fake_complete(1, MEGAPIPE_OP_READ, 1);
+	fake_complete(2, MEGAPIPE_OP_READ, 1);
+	EXPECT_EQ(next_id(channel), 1);
+	EXPECT_EQ(mp_close(handle(channel, 2)), 0);
+	EXPECT_EQ(next_id(channel), 0);
+	EXPECT_EQ(fake.ran[0].op, MEGAPIPE_OP_CLOSE);
+	mp_destroy(channel);
+}
+
+/* Handles that share the low bits of their ids with the one given up */
+static void same_key__only_its_own(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	int id;
+
+	fake_complete(9999, MEGAPIPE_OP_READ, 1);
+	for (id = 1; id <= 1000; id += 111)
+		fake_complete(id << 8 | 5, MEGAPIPE_OP_READ, 1);
+	EXPECT_EQ(next_id(channel), 9999);
+	for (id = 1; id <= 1000; id += 222)
+		mp_unregister(handle(channel, id << 8 | 5));
+	for (id = 112; id <= 1000; id += 222)
+		EXPECT_EQ(next_id(channel), id << 8 | 5);
+	EXPECT_EQ(next_id(channel), 0);
+	mp_destroy(channel);
+}
+
+/*
+ * Using a handle after giving it up is answered, whether completions were
+ * waiting at that time or not.
+ */
+static void stale_use__answered(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	struct mp_event event;
+
+	fake_complete(1, MEGAPIPE_OP_READ, 1);
+	fake_complete(2, MEGAPIPE_OP_READ, 1);
+	fake_complete(3, MEGAPIPE_OP_READ, 1);
+	EXPECT_EQ(next_id(channel), 1);
+	fake_mark_stale(2);
+	mp_close(handle(channel, 2));
+	mp_read(handle(channel, 2), buf, 1);
+	EXPECT_EQ(mp_flush(channel), 0);
+	EXPECT_EQ(next_id(channel), 3);
+	EXPECT_EQ(mp_dispatch(channel, &event, 0), 1);
+	EXPECT_EQ(event.handle.id, 2);
+	EXPECT_EQ(event.cmd, MP_FAILED);
+	EXPECT_EQ(event.result, -9);
+	EXPECT_EQ(mp_dispatch(channel, &event, 0), 1);
+	EXPECT_EQ(event.handle.id, 2);
+	EXPECT_EQ(event.cmd, MP_READ);
+	EXPECT_EQ(event.result, -9);
+	EXPECT_EQ(next_id(channel), 0);
+	mp_destroy(channel);
+}
+
+/* The note ends with the buffer: a new handle may have the number. */
+static void number_reused__not_dropped(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+
+	fake_complete(1, MEGAPIPE_OP_READ, 1);
+	fake_complete(2, MEGAPIPE_OP_READ, 1);
+	EXPECT_EQ(next_id(channel), 1);
+	mp_unregister(handle(channel, 2));
+	EXPECT_EQ(next_id(channel), 0);
+	fake_complete(2, MEGAPIPE_OP_READ, 1);
+	EXPECT_EQ(next_id(channel), 2);
+	mp_destroy(channel);
+}
+
+/* More handles given up than the library takes notes of */
+static void many__all_dropped(void)
+{
+	struct mp_channel *channel = fake_channel(1024);
+	int id, n = 0;
+
+	fake_complete(9999, MEGAPIPE_OP_READ, 1);
+	for (id = 1; id <= 255; id++)
+		fake_complete(id, MEGAPIPE_OP_READ, 1);
+	EXPECT_EQ(next_id(channel), 9999);
+	for (id = 2000; id < 2700; id++)
+		mp_unregister(handle(channel, id));
+	for (id = 2; id <= 255; id += 2)
+		mp_unregister(handle(channel, id));
+	for (id = 2000; id < 2190; id++)
+		mp_unregister(handle(channel, id));
+	for (id = 1; id <= 255; id += 2, n++)
+		EXPECT_EQ(next_id(channel), id);
+	EXPECT_EQ(n, 128);
+	EXPECT_EQ(next_id(channel), 0);
+	mp_destroy(channel);
+}
+
+/* A connection that nobody will hear of must not stay open. */
+static void accepted__closed(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	int lwsocket = MEGAPIPE_HANDLE_LWSOCKET | 77;
+
+	fake_complete(1, MEGAPIPE_OP_READ, 1);
+	fake_complete(2, MEGAPIPE_OP_ACCEPT, lwsocket);
+	fake_complete(2, MEGAPIPE_OP_ACCEPT, 55);
+	fake_complete(2, MEGAPIPE_OP_ACCEPT, -24);
+	EXPECT_EQ(next_id(channel), 1);
+	mp_unregister(handle(channel, 2));
+	EXPECT_EQ(next_id(channel), 0);
+	ASSERT_EQ(fake.nr_closed, 1);
+	EXPECT_EQ(fake.closed[0], 55);
+	ASSERT_EQ(fake.nr_ran, 2);
+	EXPECT_EQ(fake.ran[0].op, MEGAPIPE_OP_CLOSE);
+	EXPECT_EQ(fake.ran[0].handle, lwsocket);
+	EXPECT_EQ(fake.ran[1].op, MEGAPIPE_OP_UNREGISTER);
+	mp_destroy(channel);
+}
+
+static void destroy__closes_the_accepted(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+
+	fake_complete(1, MEGAPIPE_OP_READ, 1);
+	fake_complete(2, MEGAPIPE_OP_ACCEPT, 55);
+	fake_complete(3, MEGAPIPE_OP_READ, 66);
+	EXPECT_EQ(next_id(channel), 1);
+	mp_destroy(channel);
+	ASSERT_EQ(fake.nr_closed, 2);
+	EXPECT_EQ(fake.closed[0], 55);
+	EXPECT_EQ(fake.closed[1], FAKE_FD);
+}
+
+/*
+ * Against a model: random completions, requests and unregistrations.  The
+ * program must see exactly the completions of handles that it has not given
+ * up since they became ready, in order.  A handle gets new completions, as a
+ * new handle with the same number would, once the kernel has dropped the old.
+ */
+#define MODEL_IDS 40
+
+static void run_model(struct mp_channel *channel)
+{
+	unsigned int pushed = 0, gone[MODEL_IDS] = { 0 };
+	int queue[600], head = 0, tail = 0, i, step, nr, id;
+
+	for (step = 0; step < 600; step++) {
+		nr = (int)(random() % MODEL_IDS);
+		id = 1 + nr * 64;
+		switch (random() % 8) {
+		case 0: case 1: case 2:
+			if (fake.nr_ran < gone[nr])
+				break;
+			fake_complete(id, MEGAPIPE_OP_READ, 1);
+			queue[tail++] = id;
+			break;
+		case 3:
+			ASSERT_EQ(mp_unregister(handle(channel, id)), 0);
+			gone[nr] = ++pushed;
+			for (i = head; i < tail; i++)
+				if (queue[i] == id)
+					queue[i] = 0;
+			break;
+		case 4:
+			ASSERT_EQ(mp_write(handle(channel, id), buf, 1), 0);
+			pushed++;
+			break;
+		default:
+			while (head < tail && !queue[head])
+				head++;
+			id = head < tail ? queue[head++] : 0;
+			ASSERT_EQ(next_id(channel), id);
+		}
+	}
+}
+
+static void random__as_the_model_says(void)
+{
+	static const unsigned int thresholds[] = { 1, 2, 7, 64 };
+	unsigned int seed;
+
+	for (seed = 1; seed <= 200; seed++) {
+		struct mp_channel *channel = fake_channel(thresholds[seed % 4]);
+
+		srandom(seed);
+		run_model(channel);
+		mp_destroy(channel);
+		EXPECT(!fake.misuse);
+	}
+}
+
+TEST_MAIN(
+	TEST(unregister__drops_the_fetched),
+	TEST(close__drops_the_fetched),
+	TEST(same_key__only_its_own),
+	TEST(stale_use__answered),
+	TEST(number_reused__not_dropped),
+	TEST(many__all_dropped),
+	TEST(accepted__closed),
+	TEST(destroy__closes_the_accepted),
+	TEST(random__as_the_model_says)
+)
