@@ -329,7 +329,7 @@ def only_instructions(measured: Measured) -> Measured:
 
 def describe(bed: Bed) -> dict[str, Any]:
     """The testbed as a run's meta.json keeps it."""
-    facts = getattr(bed, "facts", dict)()
+    facts: dict[str, Any] = getattr(bed, "facts", dict)()
     return {
         "name": bed.name,
         "kind": bed.kind,

@@ -13,13 +13,14 @@ from megabench.errors import DefinitionError, ExperimentError
 
 @dataclass(frozen=True)
 class System:
-    """One row of systems.toml."""
+    """One row of systems.toml; `step` names what an ablation adds to the row before it."""
 
     name: str
     label: str
     about: str
     colour: str
     marker: str
+    step: str
     server: Mapping[str, tuple[str, ...]]
 
     def flags(self, app: str) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ def systems() -> dict[str, System]:
 def look(name: str) -> System:
     """The row of `name`; a system that only the paper has gets a neutral one."""
     known = systems().get(name)
-    return known or System(name, name, "", "#8a8a8a", "D", {})
+    return known or System(name, name, "", "#8a8a8a", "D", name, {})
 
 
 def order(names: set[str]) -> list[str]:
@@ -75,5 +76,6 @@ def _system(path: Path, name: str, row: object) -> System:
         about=row.get("about", ""),
         colour=row["colour"],
         marker=row["marker"],
+        step=str(row.get("step", row["label"])),
         server={app: tuple(flags) for app, flags in row["server"].items()},
     )

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""Ours beside the paper's: ratios, since the machines differ, and a verdict by a stated rule."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from megabench import paper, stats
+from megabench.experiment import Experiment, Verdict
+from megabench.stats import Summary
+from megabench.table import Table
+
+REPRODUCED, SAME, NOT, NOT_RUN = "reproduced", "same direction", "not reproduced", "not run"
+# How much of the paper's effect, on a logarithmic scale, makes a reproduction.
+ENOUGH = 0.8
+# Without an interval, how far from 1 a ratio must be to have a direction.
+CLEAR = 0.05
+RULE = (
+    "Compared are ratios of medians, on a logarithmic scale. "
+    f"*{REPRODUCED}*: at least {ENOUGH:.0%} of the paper's effect (log of its ratio), interval "
+    f"clear of 1. *{SAME}*: less than that, but on the paper's side of 1 with the whole interval "
+    f"(with fewer than {stats.FEWEST} trials, by at least {CLEAR:.0%}). *{NOT}*: neither. "
+    f"*{NOT_RUN}*: no valid trials, or not measurable on this testbed. A number that only stands "
+    f"in for the paper's (instructions per transaction where rates cannot show it) never earns "
+    f"more than *{SAME}*; recalled numbers [R] are never a target."
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One claim beside ours."""
+
+    experiment: str
+    id: str
+    text: str
+    mark: str
+    paper: float
+    metric: str
+    ours: Summary | None
+    verdict: str
+    note: str
+    figure: str | None
+
+    @property
+    def of_paper(self) -> float | None:
+        """Our ratio over the paper's."""
+        return None if self.ours is None else self.ours.median / self.paper
+
+
+def judge(ours: Summary, published: float, *, proxy: bool = False) -> str:
+    """The verdict on one ratio."""
+    effect, target = math.log(ours.median), math.log(published)
+    side = 1 if target > 0 else -1
+    if ours.lo is not None and ours.hi is not None:
+        edge = min(side * math.log(ours.lo), side * math.log(ours.hi)) if ours.lo > 0 else -1.0
+        clear = edge > 0
+    else:
+        clear = side * effect >= math.log(1 + CLEAR)
+    if not clear:
+        return NOT
+    if not proxy and side * effect >= ENOUGH * abs(target):
+        return REPRODUCED
+    return SAME
+
+
+def published_ratio(verdict: Verdict) -> tuple[float, str]:
+    """The paper's ratio and its mark."""
+    name = verdict.paper["file"]
+    above = paper.number(name, verdict.paper["where"])
+    if not verdict.paper.get("over"):
+        return above.ratio, above.mark
+    below = paper.number(name, verdict.paper["over"])
+    return above.ratio / below.ratio, above.mark
+
+
+def not_run(experiment: Experiment) -> list[Judged]:
+    """The claims of an experiment without results."""
+    rows = []
+    for verdict in experiment.verdicts:
+        ratio, mark = published_ratio(verdict)
+        rows.append(_row(experiment, verdict, ratio, mark, verdict.metric, None, NOT_RUN, ""))
+    return rows
+
+
+def compare(table: Table) -> list[Judged]:
+    """Every claim of a table's experiment: its own metric first, then its stand-in."""
+    raw = table.raw
+    experiment = raw.experiment
+    rows = []
+    for verdict in experiment.verdicts:
+        ratio, mark = published_ratio(verdict)
+        unscaled = "" if raw.can_scale else verdict.unscaled
+        if verdict.needs_scaling and not raw.can_scale:
+            why = f"not measurable here: {raw.testbed.get('why_not_scale') or 'too few cores'}"
+            rows.append(_row(experiment, verdict, ratio, mark, verdict.metric, None, NOT_RUN, why))
+        else:
+            ours = _our_ratio(table, verdict)
+            said = NOT_RUN if ours is None else judge(ours, ratio)
+            rows.append(
+                _row(experiment, verdict, ratio, mark, verdict.metric, ours, said, unscaled)
+            )
+        if verdict.proxy is not None and not raw.can_scale:
+            stand_in = table.one(verdict.proxy, {**verdict.at, "system": verdict.system})
+            said = NOT_RUN if stand_in is None else judge(stand_in, ratio, proxy=True)
+            note = "stands in for the rate: cost per transaction alone"
+            rows.append(_row(experiment, verdict, ratio, mark, verdict.proxy, stand_in, said, note))
+    return rows
+
+
+def _our_ratio(table: Table, verdict: Verdict) -> Summary | None:
+    at = {**verdict.at, "system": verdict.system}
+    above = table.one(verdict.metric, at)
+    below = table.one(verdict.metric, {**at, **verdict.over})
+    if above is None or below is None or not below.median or not above.median:
+        return None
+    return stats.ratio(above, below)
+
+
+def _row(
+    experiment: Experiment,
+    verdict: Verdict,
+    ratio: float,
+    mark: str,
+    metric: str,
+    ours: Summary | None,
+    said: str,
+    note: str,
+) -> Judged:
+    notes = [text for text in (note, ours.note if ours else "") if text]
+    figure = next(
+        (figure.id for figure in experiment.figures if figure.metric == metric),
+        experiment.figures[0].id if experiment.figures else None,
+    )
+    return Judged(
+        experiment=experiment.id,
+        id=verdict.id,
+        text=verdict.text,
+        mark=mark,
+        paper=ratio,
+        metric=metric,
+        ours=ours,
+        verdict=said,
+        note="; ".join(notes),
+        figure=figure,
+    )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row of two tables."""
+
+    metric: str
+    cell: str
+    old: Summary
+    new: Summary
+    ratio: Summary
+
+    @property
+    def proven(self) -> bool:
+        """Whether the intervals leave room for chance to explain it."""
+        if self.ratio.lo is None or self.ratio.hi is None:
+            return False
+        return self.ratio.lo > 1 or self.ratio.hi < 1
+
+
+def differences(old: Table, new: Table, metrics: Sequence[str]) -> list[Difference]:
+    """Two tables of one experiment, cell by cell."""
+    names = ["system", *new.raw.parameters]
+    rows = []
+    for metric in metrics:
+        for _, row in new.rows(metric).dropna(subset=["median"]).iterrows():
+            at = {name: row[name] for name in names}
+            there, here = old.one(metric, at), new.one(metric, at)
+            if there is None or here is None or not there.median:
+                continue
+            cell = ", ".join(f"{name}={value}" for name, value in at.items())
+            rows.append(Difference(metric, cell, there, here, stats.ratio(here, there)))
+    return rows

@@ -1,0 +1,525 @@
+# SPDX-License-Identifier: MIT
+"""Figures: one function per plot shape, which knows no experiment.
+
+    lines     medians with intervals over a parameter, a line a system, a panel per value of another
+    bars      a group per value, a bar per system, stacked into parts
+    stacked   what each system adds to the one before it, beside the paper's
+
+The paper's numbers are grey, on the same axes, with their mark in the legend. What this testbed
+cannot show is not drawn: the figure says so, and shows what can be measured in its place.
+"""
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import SubFigure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from megabench import paper, system
+from megabench.experiment import MARKS, Figure
+from megabench.record import disk_errors
+from megabench.table import Table
+
+INK, FAINT, GRID, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#8c959f"
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "hatch.linewidth": 0.7,
+    "svg.fonttype": "path",
+}
+LABELS = {
+    "transactions_per_connection": "transactions per connection",
+    "cores": "cores",
+    "connections": "concurrent connections",
+    "size": "message size (bytes)",
+    "throughput": "throughput (transactions/s)",
+    "latency_p50": "median latency (µs)",
+    "latency_p99": "99th percentile latency (µs)",
+    "instructions": "instructions per transaction",
+    "instructions_kernel": "kernel",
+    "instructions_user": "user",
+    "instructions_saving": "instructions of the baseline / of this system",
+    "instructions_growth": "instructions per transaction, over 1 core",
+    "speedup": "speed-up over 1 core",
+    "gain": "gain in throughput over the baseline (%)",
+    "contribution": "gain (percentage points)",
+    "syscalls": "system calls per transaction",
+}
+# Over a panel there is less room than along an axis.
+SHORT = {"transactions_per_connection": "txn/connection", "size": "bytes"}
+# A part of a bar is its system's colour, the first full, the next ones lighter and hatched.
+PART_ALPHA, PART_HATCH = (1.0, 0.45, 0.25), ("", "////", "....")
+GREYS, GREY_HATCH = ("#6e7781", "#9aa4ae", "#c4ccd4"), ("", "////", "....")
+
+
+def label(name: str) -> str:
+    """A parameter's or metric's name as an axis says it."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def drawable(table: Table, figure: Figure) -> bool:
+    """Whether there is anything to draw: what cannot be measured needs a paper's curve to show."""
+    if figure.needs_scaling and not table.raw.can_scale:
+        return figure.paper is not None or figure.instead is not None
+    if any(
+        other.instead == figure.id and other.needs_scaling and not table.raw.can_scale
+        for other in table.raw.experiment.figures
+    ):
+        return False
+    return len(_data(table, figure)) > 0
+
+
+def draw(table: Table, figure: Figure) -> Canvas:
+    """One figure of one table."""
+    with mpl.rc_context(STYLE):
+        if figure.needs_scaling and not table.raw.can_scale:
+            return _not_measurable(table, figure)
+        panels = _panel_values(table, figure)
+        columns, rows = _layout(len(panels))
+        wide = 2.0 if figure.shape == "stacked" else 1.0
+        canvas = Canvas(figsize=_size(columns * wide, rows), layout="constrained")
+        SHAPES[figure.shape](canvas, table, figure)
+        _frame(canvas, table, figure.title)
+        return canvas
+
+
+def write_figures(results: Path, testbed: str, table: Table) -> list[Path]:
+    """figures/<experiment>-<figure>.svg and .png, all that can be drawn."""
+    folder = results / testbed / "figures"
+    written = []
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for figure in table.raw.experiment.figures:
+            if not drawable(table, figure):
+                continue
+            canvas = draw(table, figure)
+            stem = file_stem(table, figure)
+            for kind in ("svg", "png"):
+                path = folder / f"{stem}.{kind}"
+                path.write_bytes(render(canvas, kind, stem))
+                written.append(path)
+    return written
+
+
+def file_stem(table: Table, figure: Figure) -> str:
+    """The name of a figure's files."""
+    return f"{table.raw.experiment.id}-{figure.id}"
+
+
+def render(canvas: Canvas, kind: str, stem: str) -> bytes:
+    """The picture's bytes: the same ones whenever it is drawn from the same table."""
+    out = BytesIO()
+    # The salt keeps the ids of one SVG apart from those of its neighbours in the report.
+    with mpl.rc_context({**STYLE, "svg.hashsalt": stem}):
+        if kind == "svg":
+            canvas.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        else:
+            canvas.savefig(out, format="png", dpi=160, facecolor="white")
+    return out.getvalue()
+
+
+def where(table: Table) -> str:
+    """On what it was measured, as the title says it."""
+    bed = table.raw.testbed
+    facts = bed.get("facts") or {}
+    title = facts.get("title") or bed["name"]
+    if not bed["is_virtual"]:
+        return f"{title}, {bed['cores']} cores"
+    accel = {"tcg": "TCG emulation", "kvm": "KVM"}.get(bed["accel"] or "", bed["accel"])
+    hosts = table.raw.meta.get("client", {}).get("cpus")
+    on = f" on {hosts} host cores" if hosts else ""
+    return f"{title} ({accel}), {bed['cores']} vCPUs{on}"
+
+
+def _size(columns: float, rows: int) -> tuple[float, float]:
+    width = max(5.6, 0.6 + 2.9 * columns)
+    return width, 3.9 if rows == 1 else 0.9 + 2.4 * rows
+
+
+def _layout(panels: int) -> tuple[int, int]:
+    columns = panels if panels <= 3 else math.ceil(math.sqrt(panels))
+    return columns, math.ceil(panels / columns)
+
+
+def _frame(canvas: Canvas, table: Table, title: str) -> None:
+    """Title and machine. One text: the layout makes room for one only."""
+    canvas.suptitle(
+        f"{title}\n{where(table)}", x=0.01, ha="left", fontsize=10, color=INK, linespacing=1.4
+    )
+
+
+def _data(table: Table, figure: Figure) -> pd.DataFrame:
+    return table.rows(figure.metric, figure.at).dropna(subset=["median"])
+
+
+def _panel_values(table: Table, figure: Figure) -> list[Any]:
+    if figure.panel is None:
+        return [None]
+    return sorted(_data(table, figure)[figure.panel].unique())
+
+
+def _series(rows: pd.DataFrame, figure: Figure) -> list[Any]:
+    if figure.series == "system":
+        return system.order(set(rows["system"]))
+    return sorted(rows[figure.series].unique())
+
+
+def _paper_rows(figure: Figure) -> pd.DataFrame:
+    if figure.paper is None:
+        return pd.DataFrame()
+    return paper.rows(figure.paper, {"metric": figure.metric, **figure.at})
+
+
+def _parameter_axis(axes: Axes, name: str, values: Sequence[float]) -> None:
+    """The parameter's own values as ticks; powers of two at even distances."""
+    ticks = sorted(set(values))
+    if len(ticks) > 1 and ticks[0] > 0 and ticks[-1] / ticks[0] >= 4:
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(label(name))
+
+
+def _value_axis(axes: Axes, metric: str, *, named: bool = True) -> None:
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    if named:
+        axes.set_ylabel(label(metric))
+
+
+def _whiskers(row: Any) -> tuple[float, float] | None:
+    if pd.isna(row["lo"]) or pd.isna(row["hi"]):
+        return None
+    return row["median"] - row["lo"], row["hi"] - row["median"]
+
+
+def _legend(canvas: Canvas | SubFigure, axes: Axes, width: float) -> None:
+    """Under the axes, in as many columns as `width` inches hold."""
+    handles, labels = axes.get_legend_handles_labels()
+    widest = 0.5 + 0.062 * max((len(text) for text in labels), default=0)
+    columns = min(len(labels), max(1, int(width / widest)))
+    canvas.legend(handles, labels, loc="outside lower left", ncols=max(1, columns))
+
+
+def _width(canvas: Canvas | SubFigure) -> float:
+    """The canvas's width in inches."""
+    box = canvas.bbox
+    return float(box.width) / float(canvas.get_figure(root=True).dpi)
+
+
+# lines
+
+
+def lines(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
+    """Medians with intervals over a parameter."""
+    panels = _panel_values(table, figure)
+    columns, rows = _layout(len(panels))
+    data = _data(table, figure)
+    grid = canvas.subplots(rows, columns, squeeze=False, sharey=_one_scale(data, figure))
+    for index, axes in enumerate(grid.flat):
+        if index >= len(panels):
+            axes.set_visible(False)
+            continue
+        panel = panels[index]
+        chosen = data if panel is None else data[data[figure.panel] == panel]
+        ticks = [float(value) for value in chosen[figure.x]]
+        ticks += _paper_lines(axes, figure)
+        for name in _series(chosen, figure):
+            _line(axes, figure, name, chosen[chosen[figure.series] == name])
+        if panel is not None:
+            axes.set_title(f"{panel:g} {SHORT.get(figure.panel or '', figure.panel)}", fontsize=8)
+        _parameter_axis(axes, figure.x, ticks)
+        if index + columns < len(panels):
+            axes.set_xlabel("")
+        _value_axis(axes, figure.metric, named=rows == 1 and index == 0)
+        axes.margins(y=0.12)
+        axes.set_ylim(bottom=0)
+    if rows > 1:
+        canvas.supylabel(label(figure.metric), fontsize=9, color=INK)
+    _legend(canvas, grid.flat[0], _width(canvas))
+
+
+def _one_scale(data: pd.DataFrame, figure: Figure) -> bool:
+    """One scale for all panels, unless it would press one panel's lines flat."""
+    if figure.panel is None:
+        return True
+    highest = data.groupby(figure.panel)["median"].max()
+    return bool(highest.min() >= 0.4 * highest.max())
+
+
+def _line(axes: Axes, figure: Figure, name: Any, rows: pd.DataFrame) -> None:
+    rows = rows.sort_values(figure.x)
+    look = system.look(str(name))
+    axes.plot(
+        rows[figure.x],
+        rows["median"],
+        color=look.colour,
+        marker=look.marker,
+        label=look.label if figure.series == "system" else f"{label(figure.series)} {name}",
+        zorder=3,
+    )
+    for _, row in rows.iterrows():
+        reach = _whiskers(row)
+        if reach is not None:
+            axes.errorbar(
+                row[figure.x],
+                row["median"],
+                yerr=[[reach[0]], [reach[1]]],
+                color=look.colour,
+                capsize=3,
+                linewidth=1,
+                zorder=2,
+            )
+
+
+def _paper_lines(axes: Axes, figure: Figure) -> list[float]:
+    """The paper's curves in grey; their places on the axis."""
+    published = _paper_rows(figure)
+    if not len(published) or figure.x not in published.columns:
+        return []
+    for name in system.order(set(published["system"])):
+        rows = published[published["system"] == name].sort_values(figure.x)
+        marks = "".join(f"[{mark}]" for mark in sorted(set(rows["mark"])))
+        axes.errorbar(
+            rows[figure.x],
+            rows["value"],
+            yerr=rows["reading_error"] if rows["reading_error"].notna().all() else None,
+            color=PAPER,
+            marker=system.look(name).marker,
+            markersize=4,
+            markerfacecolor="none",
+            linestyle="--",
+            linewidth=1.1,
+            elinewidth=0.8,
+            label=f"{system.look(name).label}, paper {marks}",
+            zorder=1,
+        )
+    return [float(value) for value in published[figure.x]]
+
+
+# bars
+
+
+def bars(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
+    """A group per value, a bar per system, each stacked into parts."""
+    axes = canvas.subplots()
+    data = _data(table, figure)
+    values = sorted(data[figure.x].unique())
+    names = _series(data, figure)
+    width = 0.84 / len(names)
+    parts = figure.parts or (figure.metric,)
+    for place, name in enumerate(names):
+        look = system.look(str(name))
+        for group, value in enumerate(values):
+            at = {**figure.at, figure.x: value, figure.series: name}
+            x = group + (place - (len(names) - 1) / 2) * width
+            bottom = 0.0
+            for index, part in enumerate(parts):
+                summary = table.one(part, at)
+                if summary is None:
+                    continue
+                axes.bar(
+                    x,
+                    summary.median,
+                    width * 0.92,
+                    bottom=bottom,
+                    color=look.colour,
+                    alpha=PART_ALPHA[index],
+                    hatch=PART_HATCH[index],
+                    edgecolor="white" if index == 0 else look.colour,
+                    linewidth=0,
+                    label=look.label if group == 0 and index == 0 else None,
+                )
+                bottom += summary.median
+            total = table.one(figure.metric, at)
+            if total is not None and total.lo is not None and total.hi is not None:
+                reach = [[total.median - total.lo], [total.hi - total.median]]
+                axes.errorbar(x, total.median, yerr=reach, color=INK, capsize=2, linewidth=1)
+    _hatch_key(axes, parts)
+    axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+    axes.set_xlabel(label(figure.x))
+    axes.tick_params(axis="x", length=0)
+    _value_axis(axes, figure.metric)
+    _legend(canvas, axes, _width(canvas))
+
+
+def _hatch_key(axes: Axes, parts: Sequence[str]) -> None:
+    if len(parts) < 2:
+        return
+    for index, part in enumerate(parts):
+        axes.bar(
+            0,
+            0,
+            color=FAINT,
+            alpha=PART_ALPHA[index],
+            hatch=PART_HATCH[index],
+            linewidth=0,
+            label=f"{label(part)} part",
+        )
+
+
+# stacked
+
+
+def stacked(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
+    """What each system adds: beside the paper's on one scale, and again on a scale of its own."""
+    published = _paper_rows(figure)
+    data = _data(table, figure)
+    values = sorted({*data[figure.x], *(published[figure.x] if len(published) else ())})
+    columns = 2 if len(published) else 1
+    grid = canvas.subplots(1, columns, squeeze=False)
+    if len(published):
+        both = grid[0][0]
+        names = system.order(set(published["system"]))
+        for index, name in enumerate(names):
+            rows = published[published["system"] == name].set_index(figure.x)["value"]
+            below = _below(published, names[:index], figure.x, "value")
+            marks = "".join(f"[{m}]" for m in sorted(set(published["mark"])))
+            both.bar(
+                [values.index(value) - 0.21 for value in rows.index],
+                rows.to_numpy(),
+                0.38,
+                bottom=[below.get(value, 0.0) for value in rows.index],
+                color=GREYS[index % 3],
+                hatch=GREY_HATCH[index % 3],
+                edgecolor="white",
+                linewidth=0,
+                label=f"paper {marks}: + {system.look(name).step}",
+            )
+        _our_stack(both, table, figure, data, values, 0.21, 0.38)
+        both.set_title("beside the paper, one scale")
+        _stack_axes(both, figure, values, named=True)
+    ours = grid[0][-1]
+    shown = sorted(set(data[figure.x]))
+    _our_stack(ours, table, figure, data, shown, 0.0, 0.6)
+    ours.set_title("ours alone, its own scale" if len(published) else "")
+    _stack_axes(ours, figure, shown, named=not len(published))
+    _legend(canvas, grid[0][0], _width(canvas))
+
+
+def _below(rows: pd.DataFrame, names: Sequence[str], x: str, column: str) -> dict[Any, float]:
+    lower = rows[rows["system"].isin(names)]
+    return {key: float(value) for key, value in lower.groupby(x)[column].sum().items()}
+
+
+def _our_stack(
+    axes: Axes,
+    table: Table,
+    figure: Figure,
+    data: pd.DataFrame,
+    values: Sequence[Any],
+    shift: float,
+    width: float,
+) -> None:
+    """Gains upwards, losses downwards from zero; a dash where they come out in sum."""
+    up: dict[Any, float] = dict.fromkeys(values, 0.0)
+    down: dict[Any, float] = dict.fromkeys(values, 0.0)
+    for name in _series(data, figure):
+        rows = data[data[figure.series] == name]
+        look = system.look(str(name))
+        named = False
+        for _, row in rows.iterrows():
+            value, step = row[figure.x], float(row["median"])
+            side = up if step >= 0 else down
+            axes.bar(
+                values.index(value) + shift,
+                step,
+                width,
+                bottom=side[value],
+                color=look.colour,
+                linewidth=0,
+                label=None if named else f"+ {look.step}",
+            )
+            side[value] += step
+            named = True
+    for index, value in enumerate(values):
+        if value in set(data[figure.x]):
+            total = up[value] + down[value]
+            axes.plot(
+                [index + shift - width / 2, index + shift + width / 2],
+                [total, total],
+                color=INK,
+                linewidth=2,
+                label="all, in sum" if value == data[figure.x].min() else None,
+                zorder=4,
+            )
+    axes.axhline(0, color=FAINT, linewidth=0.8, zorder=4)
+
+
+def _stack_axes(axes: Axes, figure: Figure, values: Sequence[Any], *, named: bool) -> None:
+    axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlabel(label(figure.x))
+    _value_axis(axes, figure.metric, named=named)
+
+
+# what this testbed cannot show
+
+
+def _not_measurable(table: Table, figure: Figure) -> Canvas:
+    """The paper's curves, why ours are not there, and what can be shown in their place."""
+    other = next((f for f in table.raw.experiment.figures if f.id == figure.instead), None)
+    panels = _panel_values(table, other) if other is not None else []
+    columns, rows = _layout(len(panels)) if panels else (0, 1)
+    width = 4.6 + 2.5 * max(columns, 1.4) if panels else 5.6
+    canvas = Canvas(figsize=(width, max(4.2, 0.9 + 2.3 * rows)), layout="constrained")
+    if other is not None and panels:
+        left, right = canvas.subfigures(
+            1, 2, squeeze=False, width_ratios=[4.6, width - 4.6], wspace=0.04
+        ).flat
+        SHAPES[other.shape](right, table, other)
+        right.suptitle(f"Measured in its place\n{other.title}", x=0.02, ha="left", fontsize=9)
+    else:
+        left = canvas.subfigures(1, 1)
+    axes = left.subplots()
+    ticks = _paper_lines(axes, figure)
+    if ticks:
+        _parameter_axis(axes, figure.x, ticks)
+        _legend(left, axes, 4.6)
+    axes.set_ylim(bottom=0)
+    _value_axis(axes, figure.metric)
+    why = table.raw.testbed.get("why_not_scale") or "the testbed has too few cores"
+    said = textwrap.fill(f"ours: not measurable here ({why})", 58)
+    left.suptitle(f"The paper's\n{said}", x=0.02, ha="left", fontsize=9)
+    _frame(canvas, table, figure.title)
+    return canvas
+
+
+Shape = Callable[[Canvas | SubFigure, Table, Figure], None]
+SHAPES: dict[str, Shape] = {"lines": lines, "bars": bars, "stacked": stacked}
+
+
+def marks_explained() -> str:
+    """The marks, in one line."""
+    return "; ".join(f"[{mark}] {meaning}" for mark, meaning in MARKS.items())
