@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from .definition import Table
 from .errors import TestbedError
@@ -100,6 +101,9 @@ class SshTestbed(Testbed):
             done = host.run(["true"], timeout=30, check=False)
             if done.exit_status:
                 raise TestbedError(f"{host.name}: no command runs there: {done.stderr.strip()}")
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "cmdline": self.server.read_text("/proc/cmdline").strip()}
 
     def shell_argv(self) -> list[str]:
         host = self.ssh_server

@@ -16,7 +16,6 @@ section() { printf '\001%s\n' "$1"; }
 section release; uname -r
 section version; uname -v
 section architecture; uname -m
-section cmdline; cat /proc/cmdline
 section cpu_model; sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1
 section cpus; getconf _NPROCESSORS_ONLN
 section memory_kib; sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo
@@ -27,14 +26,13 @@ section drivers
 for device in /sys/class/net/*/device/driver; do
 	[ -e "$device" ] || continue
 	interface=${device#/sys/class/net/}
-	echo "${interface%%/*} $(basename "$(readlink -f "$device")")"
+	driver=$(readlink -f "$device")
+	echo "${interface%%/*}:${driver##*/}"
 done
 section mitigations
-for file in /sys/devices/system/cpu/vulnerabilities/*; do
-	[ -e "$file" ] && echo "${file##*/} $(cat "$file")"
-done
+cd /sys/devices/system/cpu/vulnerabilities 2>/dev/null && grep -H '' *
 section config
-zcat /proc/config.gz 2>/dev/null || cat "/boot/config-$(uname -r)" 2>/dev/null
+gzip -dc /proc/config.gz 2>/dev/null || cat "/boot/config-$(uname -r)" 2>/dev/null
 exit 0
 """
 
@@ -48,7 +46,7 @@ def parse_report(text: str) -> dict[str, str]:
 
 
 def pairs(text: str) -> dict[str, str]:
-    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
 def machine_facts(host: Host) -> dict[str, Any]:

@@ -411,6 +411,7 @@ class VmTestbed(Testbed):
         return {
             **super().facts(),
             "qemu": last_lines(said.partition("\n")[0]),
+            "kernel_options": list(KERNEL_OPTIONS),
             "cpu_option": "host" if self.accel == "kvm" else "max",
             "host": machine_facts(LocalHost("host")),
         }
