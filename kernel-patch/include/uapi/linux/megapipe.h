@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * MegaPipe: channels between a process and the kernel for network I/O.
+ *
+ * This is the whole ABI of /dev/megapipe.  An open file of the device is one
+ * channel.  A process sends it arrays of commands and gets arrays of
+ * completions back, both in the same ioctl().  Programs should use
+ * libmegapipe rather than this header.
+ *
+ * Every structure has the same layout for 32-bit and 64-bit programs and no
+ * implicit padding.  Fields called "resv" must be zero, or -EINVAL.
+ */
+#ifndef _UAPI_LINUX_MEGAPIPE_H
+#define _UAPI_LINUX_MEGAPIPE_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define MEGAPIPE_ABI_VERSION	1
+
+/*
+ * A handle names one registered descriptor or one lwsocket, within its
+ * channel only.  It is a positive number: a slot (bits 0-19) and a generation
+ * (bits 20-29), so that a stale handle is told from its slot's next owner.
+ */
+#define MEGAPIPE_MAX_HANDLES	(1U << 20)
+#define MEGAPIPE_HANDLE_LWSOCKET (1 << 30)	/* set in handles of lwsockets */
+
+/**
+ * enum megapipe_op - what a command asks for, and what a completion reports
+ * @MEGAPIPE_OP_ACCEPT: accept @len connections (0: until cancelled) on a
+ *	listening handle, one completion each.  The completion's @res is the
+ *	new descriptor or, with MEGAPIPE_CMD_LWSOCKET, the new lwsocket's
+ *	handle; its @aux is the number of connections still waiting.
+ * @MEGAPIPE_OP_READ: read up to @len bytes to @addr.  @res 0 is end of file.
+ * @MEGAPIPE_OP_WRITE: write all @len bytes at @addr; fewer only before an
+ *	error, which the next write then reports.
+ * @MEGAPIPE_OP_WRITEV: the same for the @len struct iovec at @addr.
+ * @MEGAPIPE_OP_DISCONNECT: shut the connection down in both directions after
+ *	sending what was written; frees and unregisters nothing.
+ * @MEGAPIPE_OP_UNREGISTER: drop the handle.  Its pending commands end without
+ *	a completion.  An lwsocket is closed: nothing else refers to it.
+ * @MEGAPIPE_OP_CLOSE: unregister, and close the descriptor too.
+ * @MEGAPIPE_OP_COOKIE: @cookie is what completions of this handle carry from
+ *	now on.  (Descriptors get theirs from MEGAPIPE_IOC_REGISTER.)
+ * @MEGAPIPE_OP_CANCEL: end the pending commands of the handle; each of them
+ *	completes with -ECANCELED or, for a write, the bytes already moved.
+ *
+ * UNREGISTER, CLOSE, COOKIE and CANCEL have no completion of their own unless
+ * they fail.
+ */
+enum megapipe_op {
+	MEGAPIPE_OP_ACCEPT,
+	MEGAPIPE_OP_READ,
+	MEGAPIPE_OP_WRITE,
+	MEGAPIPE_OP_WRITEV,
+	MEGAPIPE_OP_DISCONNECT,
+	MEGAPIPE_OP_UNREGISTER,
+	MEGAPIPE_OP_CLOSE,
+	MEGAPIPE_OP_COOKIE,
+	MEGAPIPE_OP_CANCEL,
+	MEGAPIPE_OP_LAST,	/* number of operations */
+};
+
+/* Flags of a command */
+#define MEGAPIPE_CMD_LWSOCKET	(1U << 0)	/* ACCEPT: make lwsockets */
+
+/**
+ * struct megapipe_cmd - one command
+ * @op: enum megapipe_op
+ * @flags: MEGAPIPE_CMD_*
+ * @resv: must be zero
+ * @handle: the handle it works on
+ * @addr: user address of the data or of the struct iovec array
+ * @cookie: MEGAPIPE_OP_COOKIE: the new cookie; otherwise zero
+ * @len: bytes, elements or connections
+ * @resv2: must be zero
+ */
+struct megapipe_cmd {
+	__u8	op;
+	__u8	flags;
+	__u16	resv;
+	__s32	handle;
+	__u64	addr;
+	__u64	cookie;
+	__u32	len;
+	__u32	resv2;
+};
+
+/**
+ * struct megapipe_event - one completion
+ * @cookie: the handle's cookie
+ * @handle: the handle
+ * @res: result, or a negative error number
+ * @op: enum megapipe_op of the command that it completes
+ * @flags: reserved, zero
+ * @aux: ACCEPT: connections still in the accept queue
+ * @data: reserved, zero
+ */
+struct megapipe_event {
+	__u64	cookie;
+	__s32	handle;
+	__s32	res;
+	__u16	op;
+	__u16	flags;
+	__u32	aux;
+	__u64	data;
+};
+
+/**
+ * struct megapipe_dispatch - run commands, then fetch completions
+ * @cmds: user address of @nr_cmds struct megapipe_cmd
+ * @events: user address of room for @max_events struct megapipe_event
+ * @nr_cmds: commands to run, in order
+ * @max_events: room for completions
+ * @min_events: completions to wait for (at most @max_events); 0: do not wait
+ * @done_cmds: out: commands consumed.  Fewer than @nr_cmds only when there was
+ *	no room to report another failure: send the rest again.
+ * @timeout_ns: longest wait; negative: no limit
+ * @resv: must be zero
+ *
+ * The ioctl() returns the number of completions written, 0 after a timeout.
+ * -EINTR: a signal came and there was nothing to return.  A command that
+ * fails completes with its error and does not stop those behind it.
+ */
+struct megapipe_dispatch {
+	__u64	cmds;
+	__u64	events;
+	__u32	nr_cmds;
+	__u32	max_events;
+	__u32	min_events;
+	__u32	done_cmds;
+	__s64	timeout_ns;
+	__u64	resv[3];
+};
+
+/* Flags of a registration */
+#define MEGAPIPE_REG_PARTITION	(1U << 0)	/* cpu_mask is given */
+
+/**
+ * struct megapipe_register - make a handle for a descriptor
+ * @fd: a TCP socket, connected or listening
+ * @flags: MEGAPIPE_REG_*
+ * @cookie: what the handle's completions carry
+ * @cpu_mask: user address of a CPU bitmap in sched_setaffinity() layout: this
+ *	channel gets an accept queue of its own, for the connections whose
+ *	handshake arrives on these CPUs
+ * @cpu_mask_size: bytes of @cpu_mask
+ * @resv: must be zero
+ *
+ * The ioctl() returns the handle.
+ */
+struct megapipe_register {
+	__s32	fd;
+	__u32	flags;
+	__u64	cookie;
+	__u64	cpu_mask;
+	__u32	cpu_mask_size;
+	__u32	resv;
+};
+
+/**
+ * struct megapipe_info - what this kernel offers
+ * @abi_version: MEGAPIPE_ABI_VERSION
+ * @nr_ops: commands known: ops 0 to nr_ops - 1
+ * @max_handles: handles that this channel may have (the opener's
+ *	RLIMIT_NOFILE, at most MEGAPIPE_MAX_HANDLES)
+ * @max_dispatch: commands that one MEGAPIPE_IOC_DISPATCH takes
+ * @features: reserved, zero
+ * @resv: zero
+ */
+struct megapipe_info {
+	__u32	abi_version;
+	__u32	nr_ops;
+	__u32	max_handles;
+	__u32	max_dispatch;
+	__u64	features;
+	__u64	resv[5];
+};
+
+/**
+ * struct megapipe_stats - counters of a channel since it was opened
+ * @dispatches: MEGAPIPE_IOC_DISPATCH calls
+ * @commands: commands consumed
+ * @events: completions delivered
+ * @sleeps: times a dispatch went to sleep
+ * @accepts: connections accepted
+ * @accepts_foreign: of these, connections whose last packet before accept was
+ *	handled on another CPU than the accepting one
+ * @handles: handles now
+ * @lwsockets: of these, lwsockets
+ * @resv: zero
+ */
+struct megapipe_stats {
+	__u64	dispatches;
+	__u64	commands;
+	__u64	events;
+	__u64	sleeps;
+	__u64	accepts;
+	__u64	accepts_foreign;
+	__u64	handles;
+	__u64	lwsockets;
+	__u64	resv[8];
+};
+
+#define MEGAPIPE_IOC_MAGIC	0xBA
+#define MEGAPIPE_IOC_INFO	_IOR(MEGAPIPE_IOC_MAGIC, 0, struct megapipe_info)
+#define MEGAPIPE_IOC_STATS	_IOR(MEGAPIPE_IOC_MAGIC, 1, struct megapipe_stats)
+#define MEGAPIPE_IOC_REGISTER	_IOW(MEGAPIPE_IOC_MAGIC, 2, struct megapipe_register)
+#define MEGAPIPE_IOC_DISPATCH	_IOWR(MEGAPIPE_IOC_MAGIC, 3, struct megapipe_dispatch)
+
+#endif /* _UAPI_LINUX_MEGAPIPE_H */

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Listening sockets and accepting.
+ *
+ * A channel that registers a listening socket with a cpu_mask accepts from its
+ * own partition of the accept queue (partition.c).  Connections that were in
+ * the listener's own queue already, or in the middle of their handshake, are
+ * taken by whichever channel comes first, so each of them also waits there.
+ *
+ * Without a mask, all channels accept from the one queue of the socket.
+ */
+
+#include <linux/cpumask.h>
+#include <linux/fdtable.h>
+#include <linux/file.h>
+#include <linux/net.h>
+#include <linux/poll.h>
+#include <linux/security.h>
+#include <linux/slab.h>
+#include <net/inet_common.h>
+#include <net/inet_connection_sock.h>
+#include <net/sock.h>
+
+#include "accept.h"
+#include "channel.h"
+#include "file.h"
+#include "lwsocket.h"
+#include "partition.h"
+#include "queue.h"
+
+/* Connections accepted before other handles get their turn */
+#define MP_ACCEPT_BUDGET	64
+
+/**
+ * struct mp_listener - handle of a listening socket
+ * @file: what it has in common with other descriptors; file.handle.sock is the
+ *	socket that the program registered, file.wait waits on its queue
+ * @partition: the channel's partition of it, or NULL
+ * @wait: on the partition's wait queue
+ * @pending: an ACCEPT is pending; read by wake-ups without a lock
+ * @forever: until cancelled
+ * @lwsocket: as lwsockets
+ * @count: connections still to accept, unless @forever
+ */
+struct mp_listener {
+	struct mp_file		file;
+	struct mp_partition	*partition;
+	wait_queue_entry_t	wait;
+	bool			pending;
+	bool			forever;
+	bool			lwsocket;
+	u32			count;
+};
+
+static struct mp_listener *mp_listener(struct mp_handle *handle)
+{
+	return container_of(handle, struct mp_listener, file.handle);
+}
+
+/* A connection in the channel's partition */
+static int mp_accept_wake(wait_queue_entry_t *wait, unsigned int mode,
+			  int sync, void *key)
+{
+	struct mp_listener *l = container_of(wait, struct mp_listener, wait);
+
+	mp_handle_ready(&l->file.handle, MP_EV_READ);
+	return 1;
+}
+
+/*
+ * A connection in the socket's own queue.  Of the channels that share it only
+ * one is woken, and one that wants connections: WRITE_ONCE() in
+ * mp_accept_start() comes before its look at the queue.
+ */
+static int mp_accept_wake_shared(wait_queue_entry_t *wait, unsigned int mode,
+				 int sync, void *key)
+{
+	struct mp_listener *l = container_of(wait, struct mp_listener,
+					     file.wait);
+
+	if (!READ_ONCE(l->pending))
+		return 0;
+	mp_handle_ready(&l->file.handle, MP_EV_READ);
+	return 1;
+}
+
+static int mp_accept_read_mask(struct cpumask *mask,
+			       const struct megapipe_register *reg)
+{
+	size_t size = min_t(size_t, reg->cpu_mask_size, cpumask_size());
+
+	if (!reg->cpu_mask_size)
+		return -EINVAL;
+	cpumask_clear(mask);
+	if (copy_from_user(mask, u64_to_user_ptr(reg->cpu_mask), size))
+		return -EFAULT;
+	cpumask_and(mask, mask, cpu_possible_mask);
+	return cpumask_empty(mask) ? -EINVAL : 0;
+}
+
+static struct mp_partition *mp_accept_partition(struct socket *sock,
+						const struct megapipe_register *reg)
+{
+	struct mp_partition *partition;
+	cpumask_var_t mask;
+	int err;
+
+	if (!alloc_cpumask_var(&mask, GFP_KERNEL))
+		return ERR_PTR(-ENOMEM);
+	err = mp_accept_read_mask(mask, reg);
+	partition = err ? ERR_PTR(err) : mp_partition_create(sock, mask);
+	free_cpumask_var(mask);
+	return partition;
+}
+
+/* Make a handle for a listening socket.  Returns its number or an error. */
+int mp_accept_register(struct mp_channel *channel, struct file *f,
+		       struct socket *sock,
+		       const struct megapipe_register *reg)
+{
+	struct mp_listener *l;
+	int ret;
+
+	/* An MPTCP listener, say, accepts something else than TCP sockets. */
+	if (READ_ONCE(sock->sk->sk_prot)->accept != inet_csk_accept)
+		return -EOPNOTSUPP;
+
+	l = kzalloc(sizeof(*l), GFP_KERNEL_ACCOUNT);
+	if (!l)
+		return -ENOMEM;
+	if (reg->flags & MEGAPIPE_REG_PARTITION) {
+		l->partition = mp_accept_partition(sock, reg);
+		if (IS_ERR(l->partition)) {
+			ret = PTR_ERR(l->partition);
+			goto out_free;
+		}
+	}
+
+	mp_handle_init(&l->file.handle, channel, MP_KIND_LISTENER, sock);
+	l->file.handle.cookie = reg->cookie;
+	l->file.fd = reg->fd;
+	ret = mp_handle_install(&l->file.handle);
+	if (ret < 0)
+		goto out_partition;
+
+	l->file.file = get_file(f);
+	init_waitqueue_func_entry(&l->file.wait, mp_accept_wake_shared);
+	add_wait_queue_exclusive(&sock->wq.wait, &l->file.wait);
+	if (l->partition) {
+		init_waitqueue_func_entry(&l->wait, mp_accept_wake);
+		add_wait_queue(&mp_partition_sock(l->partition)->wq.wait,
+			       &l->wait);
+	}
+	return ret;
+
+out_partition:
+	if (l->partition)
+		mp_partition_release(l->partition);
+out_free:
+	kfree(l);
+	return ret;
+}
+
+static bool mp_accept_queue_empty(const struct socket *sock)
+{
+	return reqsk_queue_empty(&inet_csk(sock->sk)->icsk_accept_queue);
+}
+
+/* The queue to accept from: the partition's, then the socket's own; or NULL */
+static struct socket *mp_accept_queue(const struct mp_listener *l)
+{
+	struct socket *sock;
+
+	if (l->partition) {
+		sock = mp_partition_sock(l->partition);
+		if (!mp_accept_queue_empty(sock))
+			return sock;
+	}
+	sock = l->file.handle.sock;
+	return mp_accept_queue_empty(sock) ? NULL : sock;
+}
+
+static struct sock *mp_accept_take(struct socket *sock)
+{
+	struct proto_accept_arg arg = { .flags = O_NONBLOCK };
+	struct sock *sk = inet_csk_accept(sock->sk, &arg);
+
+	return sk ?: ERR_PTR(arg.err);
+}
+
+/*
+ * Accept as a descriptor.  @sk is the connection if it was already taken from
+ * the queue, else NULL.  Returns the descriptor.
+ */
+static int mp_accept_fd(struct mp_channel *channel, struct socket *sock,
+			struct sock *sk)
+{
+	const struct proto_ops *ops = READ_ONCE(sock->ops);
+	struct socket *newsock;
+	struct file *file;
+	int fd, err;
+
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+
+	err = -ENFILE;
+	newsock = sock_alloc();
+	if (!newsock)
+		goto out_fd;
+	newsock->type = sock->type;
+	newsock->ops = ops;
+	__module_get(ops->owner);
+
+	file = sock_alloc_file(newsock, O_NONBLOCK,
+			       sock->sk->sk_prot_creator->name);
+	if (IS_ERR(file)) {
+		err = PTR_ERR(file);
+		goto out_fd;
+	}
+
+	err = security_socket_accept(sock, newsock);
+	if (err)
+		goto out_file;
+	if (!sk) {
+		sk = mp_accept_take(sock);
+		if (IS_ERR(sk)) {
+			err = PTR_ERR(sk);
+			goto out_file;
+		}
+	}
+	lock_sock(sk);
+	__inet_accept(sock, newsock, sk);
+	release_sock(sk);
+
+	if (READ_ONCE(sk->sk_incoming_cpu) != raw_smp_processor_id())
+		channel->stats.accepts_foreign++;
+	fd_install(fd, file);
+	return fd;
+
+out_file:
+	fput(file);
+out_fd:
+	put_unused_fd(fd);
+	return err;
+}
+
+/* Accept as an lwsocket.  Returns its handle. */
+static int mp_accept_lwsocket(struct mp_channel *channel, struct socket *sock)
+{
+	struct mp_lwsocket *lw;
+	struct sock *sk;
+	int ret, fd;
+
+	lw = mp_lwsocket_alloc(channel, sock);
+	if (!lw)
+		return -ENOMEM;
+	ret = mp_handle_install(&lw->handle);
+	if (ret < 0)
+		goto out_retire;
+
+	ret = security_socket_accept(sock, &lw->sock);
+	if (ret)
+		goto out_remove;
+	sk = mp_accept_take(sock);
+	if (IS_ERR(sk)) {
+		ret = PTR_ERR(sk);
+		goto out_remove;
+	}
+
+	if (unlikely(!mp_lwsocket_eligible(sk))) {
+		fd = mp_accept_fd(channel, sock, sk);
+		if (fd < 0)
+			sk->sk_prot->close(sk, 0);
+		ret = fd;
+		goto out_remove;
+	}
+	if (READ_ONCE(sk->sk_incoming_cpu) != raw_smp_processor_id())
+		channel->stats.accepts_foreign++;
+	mp_lwsocket_graft(lw, sk, sock);
+	return lw->handle.id;
+
+out_remove:
+	mp_handle_remove(&lw->handle);
+out_retire:
+	mp_handle_retire(&lw->handle);
+	return ret;
+}
+
+/*
+ * Accept while there are connections, room and budget.  A failed accept ends
+ * the command: the connection stays in the queue for the next one.
+ */
+void mp_accept_run(struct mp_handle *handle)
+{
+	struct mp_listener *l = mp_listener(handle);
+	struct mp_channel *channel = handle->channel;
+	unsigned int budget = MP_ACCEPT_BUDGET;
+	struct socket *sock;
+	int ret;
+
+	if (unlikely(handle->cancel) && mp_queue_room(channel)) {
+		handle->cancel = 0;
+		if (l->pending) {
+			WRITE_ONCE(l->pending, false);
+			mp_queue_complete(handle, MEGAPIPE_OP_ACCEPT,
+					  -ECANCELED);
+		}
+	}
+
+	while (l->pending && (sock = mp_accept_queue(l))) {
+		if (!mp_queue_room(channel) || !budget--) {
+			mp_queue_again(handle, MP_EV_READ);
+			return;
+		}
+		ret = l->lwsocket ? mp_accept_lwsocket(channel, sock) :
+				    mp_accept_fd(channel, sock, NULL);
+		if (ret == -EAGAIN)	/* another channel was faster */
+			continue;
+		if (ret >= 0)
+			channel->stats.accepts++;
+		if (ret < 0 || (!l->forever && !--l->count))
+			WRITE_ONCE(l->pending, false);
+		mp_queue_post(channel, handle->id, handle->cookie,
+			      MEGAPIPE_OP_ACCEPT, ret,
+			      READ_ONCE(sock->sk->sk_ack_backlog));
+	}
+}
+
+/* MEGAPIPE_OP_ACCEPT */
+int mp_accept_start(struct mp_handle *handle, const struct megapipe_cmd *cmd)
+{
+	struct mp_listener *l = mp_listener(handle);
+
+	if (cmd->addr || cmd->cookie)
+		return -EINVAL;
+	if (l->pending)
+		return -EBUSY;
+
+	l->lwsocket = cmd->flags & MEGAPIPE_CMD_LWSOCKET;
+	l->forever = !cmd->len;
+	l->count = cmd->len;
+	WRITE_ONCE(l->pending, true);
+	/*
+	 * Announce first, then look: pairs with the lock of the wait queue,
+	 * which a wake-up takes between queueing the connection and reading
+	 * l->pending.
+	 */
+	smp_mb();
+	if (mp_accept_queue(l))
+		mp_queue_again(handle, MP_EV_READ);
+	return 0;
+}
+
+/* MEGAPIPE_OP_CANCEL */
+void mp_accept_cancel(struct mp_handle *handle)
+{
+	if (!mp_listener(handle)->pending)
+		return;
+	handle->cancel = MP_CANCEL_ACCEPT;
+	mp_queue_again(handle, 0);
+}
+
+void mp_accept_detach(struct mp_handle *handle)
+{
+	struct mp_listener *l = mp_listener(handle);
+
+	WRITE_ONCE(l->pending, false);
+	if (l->partition) {
+		remove_wait_queue(&mp_partition_sock(l->partition)->wq.wait,
+				  &l->wait);
+		/* Before the file: the listener takes over the connections. */
+		mp_partition_release(l->partition);
+	}
+	mp_file_detach(handle);
+}
+
+void mp_accept_free(struct mp_handle *handle)
+{
+	kfree(mp_listener(handle));
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The commands: one row of a table each.
+ */
+
+#include <linux/nospec.h>
+
+#include "accept.h"
+#include "command.h"
+#include "file.h"
+#include "io.h"
+#include "queue.h"
+
+#define MP_CONNECTIONS	(BIT(MP_KIND_FILE) | BIT(MP_KIND_LWSOCKET))
+#define MP_LISTENERS	BIT(MP_KIND_LISTENER)
+#define MP_ANY		(MP_CONNECTIONS | MP_LISTENERS)
+
+/**
+ * struct mp_command - how a command is run
+ * @run: start it; returns 0, or an error that becomes its completion
+ * @kinds: kinds of handles that it works on
+ * @flags: MEGAPIPE_CMD_* that it takes
+ */
+struct mp_command {
+	int	(*run)(struct mp_handle *handle, const struct megapipe_cmd *cmd);
+	u8	kinds;
+	u8	flags;
+};
+
+static int mp_command_unregister(struct mp_handle *handle,
+				 const struct megapipe_cmd *cmd)
+{
+	mp_handle_drop(handle);
+	return 0;
+}
+
+static int mp_command_close(struct mp_handle *handle,
+			    const struct megapipe_cmd *cmd)
+{
+	struct file *file;
+	int fd;
+
+	if (handle->kind == MP_KIND_LWSOCKET) {
+		mp_handle_drop(handle);
+		return 0;
+	}
+	file = mp_file_get(handle, &fd);
+	mp_handle_drop(handle);
+	mp_file_close_fd(file, fd);
+	return 0;
+}
+
+static int mp_command_cookie(struct mp_handle *handle,
+			     const struct megapipe_cmd *cmd)
+{
+	handle->cookie = cmd->cookie;
+	return 0;
+}
+
+static int mp_command_cancel(struct mp_handle *handle,
+			     const struct megapipe_cmd *cmd)
+{
+	if (handle->kind == MP_KIND_LISTENER)
+		mp_accept_cancel(handle);
+	else
+		mp_io_cancel(handle);
+	return 0;
+}
+
+static const struct mp_command mp_commands[] = {
+	[MEGAPIPE_OP_ACCEPT] = {
+		.run	= mp_accept_start,
+		.kinds	= MP_LISTENERS,
+		.flags	= MEGAPIPE_CMD_LWSOCKET,
+	},
+	[MEGAPIPE_OP_READ] = {
+		.run	= mp_io_read,
+		.kinds	= MP_CONNECTIONS,
+	},
+	[MEGAPIPE_OP_WRITE] = {
+		.run	= mp_io_write,
+		.kinds	= MP_CONNECTIONS,
+	},
+	[MEGAPIPE_OP_WRITEV] = {
+		.run	= mp_io_writev,
+		.kinds	= MP_CONNECTIONS,
+	},
+	[MEGAPIPE_OP_DISCONNECT] = {
+		.run	= mp_io_disconnect,
+		.kinds	= MP_CONNECTIONS,
+	},
+	[MEGAPIPE_OP_UNREGISTER] = {
+		.run	= mp_command_unregister,
+		.kinds	= MP_ANY,
+	},
+	[MEGAPIPE_OP_CLOSE] = {
+		.run	= mp_command_close,
+		.kinds	= MP_ANY,
+	},
+	[MEGAPIPE_OP_COOKIE] = {
+		.run	= mp_command_cookie,
+		.kinds	= MP_ANY,
+	},
+	[MEGAPIPE_OP_CANCEL] = {
+		.run	= mp_command_cancel,
+		.kinds	= MP_ANY,
+	},
+};
+
+static_assert(ARRAY_SIZE(mp_commands) == MEGAPIPE_OP_LAST);
+
+/*
+ * Run a command.  Returns false if it was not consumed: it has failed, without
+ * any effect, and there is no room to report that.
+ */
+bool mp_command_run(struct mp_channel *channel,
+		    const struct megapipe_cmd *cmd)
+{
+	const struct mp_command *command;
+	struct mp_handle *handle = NULL;
+	int err = -EINVAL;
+
+	if (cmd->op >= MEGAPIPE_OP_LAST || cmd->resv || cmd->resv2)
+		goto failed;
+	command = &mp_commands[array_index_nospec(cmd->op, MEGAPIPE_OP_LAST)];
+	if (cmd->flags & ~command->flags)
+		goto failed;
+
+	err = -EBADF;
+	handle = mp_handle_lookup(channel, cmd->handle);
+	if (!handle)
+		goto failed;
+
+	err = -EOPNOTSUPP;
+	if (!(BIT(handle->kind) & command->kinds))
+		goto failed;
+
+	err = command->run(handle, cmd);
+	if (likely(!err))
+		return true;
+
+failed:
+	if (!mp_queue_room(channel))
+		return false;
+	mp_queue_post(channel, cmd->handle, handle ? handle->cookie : 0,
+		      cmd->op, err, 0);
+	return true;
+}

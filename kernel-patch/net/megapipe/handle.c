@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The life of a handle: its number, the events that reach it, its end.
+ *
+ * A number is a slot and the slot's generation, which changes whenever the
+ * slot is freed, so that a program that uses a handle after closing it gets
+ * -EBADF and not somebody else's connection.
+ */
+
+#include <linux/nospec.h>
+#include <linux/poll.h>
+#include <linux/slab.h>
+
+#include "accept.h"
+#include "channel.h"
+#include "file.h"
+#include "handle.h"
+#include "io.h"
+#include "lwsocket.h"
+
+#define MP_INDEX_BITS		20
+#define MP_INDEX_MASK		((1U << MP_INDEX_BITS) - 1)
+#define MP_MAX_GENERATION	((1U << 10) - 1)
+
+static_assert(MEGAPIPE_MAX_HANDLES == MP_INDEX_MASK + 1);
+static_assert(MEGAPIPE_HANDLE_LWSOCKET ==
+	      (MP_MAX_GENERATION + 1) << MP_INDEX_BITS);
+
+int mp_table_init(struct mp_table *table, u32 max)
+{
+	table->max = min_t(u32, max, MEGAPIPE_MAX_HANDLES);
+	table->pages = kvcalloc(DIV_ROUND_UP(table->max, MP_SLOTS_PER_PAGE),
+				sizeof(*table->pages), GFP_KERNEL_ACCOUNT);
+	return table->pages ? 0 : -ENOMEM;
+}
+
+void mp_table_destroy(struct mp_table *table)
+{
+	u32 i;
+
+	for (i = 0; i < table->used; i += MP_SLOTS_PER_PAGE)
+		kfree(table->pages[i / MP_SLOTS_PER_PAGE]);
+	kvfree(table->pages);
+}
+
+static struct mp_slot *mp_table_slot(const struct mp_table *table, u32 index)
+{
+	return &table->pages[index / MP_SLOTS_PER_PAGE]
+			    [index % MP_SLOTS_PER_PAGE];
+}
+
+/* The first handle at or after *@index, which moves behind it */
+struct mp_handle *mp_table_next(struct mp_table *table, u32 *index)
+{
+	while (*index < table->used) {
+		struct mp_slot *slot = mp_table_slot(table, (*index)++);
+
+		if (slot->handle)
+			return slot->handle;
+	}
+	return NULL;
+}
+
+static struct mp_slot *mp_table_alloc(struct mp_table *table, u32 *index)
+{
+	struct mp_slot **page, *slot;
+
+	if (table->count >= table->max)
+		return ERR_PTR(-EMFILE);
+
+	if (table->first_free) {
+		*index = table->first_free - 1;
+		slot = mp_table_slot(table, *index);
+		table->first_free = slot->next_free;
+		return slot;
+	}
+
+	/* No slot is free, so used == count < max, and the page exists. */
+	*index = table->used;
+	page = &table->pages[*index / MP_SLOTS_PER_PAGE];
+	if (!*page) {
+		*page = kcalloc(MP_SLOTS_PER_PAGE, sizeof(**page),
+				GFP_KERNEL_ACCOUNT);
+		if (!*page)
+			return ERR_PTR(-ENOMEM);
+	}
+	table->used++;
+	slot = mp_table_slot(table, *index);
+	slot->generation = 1;
+	return slot;
+}
+
+void mp_handle_init(struct mp_handle *handle, struct mp_channel *channel,
+		    enum mp_kind kind, struct socket *sock)
+{
+	handle->channel = channel;
+	atomic_set(&handle->events, 0);
+	handle->cookie = 0;
+	handle->sock = sock;
+	handle->kind = kind;
+	handle->dead = false;
+	handle->disconnect = false;
+	handle->cancel = 0;
+	handle->read_len = 0;
+	handle->write_len = 0;
+}
+
+/* Give the handle its number.  Returns it, or -EMFILE or -ENOMEM. */
+int mp_handle_install(struct mp_handle *handle)
+{
+	struct mp_channel *channel = handle->channel;
+	struct mp_table *table = &channel->handles;
+	struct mp_slot *slot;
+	u32 index;
+
+	lockdep_assert_held(&channel->mutex);
+
+	slot = mp_table_alloc(table, &index);
+	if (IS_ERR(slot))
+		return PTR_ERR(slot);
+
+	table->count++;
+	handle->id = slot->generation << MP_INDEX_BITS | index;
+	if (handle->kind == MP_KIND_LWSOCKET) {
+		handle->id |= MEGAPIPE_HANDLE_LWSOCKET;
+		channel->stats.lwsockets++;
+	}
+	slot->handle = handle;
+	return handle->id;
+}
+
+struct mp_handle *mp_handle_lookup(struct mp_channel *channel, s32 id)
+{
+	struct mp_table *table = &channel->handles;
+	u32 index = id & MP_INDEX_MASK;
+	struct mp_handle *handle;
+
+	if (index >= table->used)
+		return NULL;
+	index = array_index_nospec(index, table->used);
+	handle = mp_table_slot(table, index)->handle;
+	return handle && handle->id == id ? handle : NULL;
+}
+
+/* Take the handle's number away; it may be gone already. */
+void mp_handle_remove(struct mp_handle *handle)
+{
+	struct mp_channel *channel = handle->channel;
+	struct mp_table *table = &channel->handles;
+	u32 index = handle->id & MP_INDEX_MASK;
+	struct mp_slot *slot = mp_table_slot(table, index);
+
+	slot->handle = NULL;
+	slot->generation = slot->generation == MP_MAX_GENERATION ?
+			   1 : slot->generation + 1;
+	slot->next_free = table->first_free;
+	table->first_free = index + 1;
+	table->count--;
+	if (handle->kind == MP_KIND_LWSOCKET)
+		channel->stats.lwsockets--;
+}
+
+/*
+ * Something has happened to the handle's socket: have the owner look at it.
+ *
+ * A handle is put on the ready list by whoever sets MP_EV_QUEUED.  The owner
+ * clears the bit before it looks at the socket (mp_queue_run()), so an event
+ * that it may not have seen finds the bit clear and queues the handle again.
+ *
+ * Called under RCU or under the lock of the wait queue that the handle waits
+ * on: either keeps the handle's memory and the channel from being freed.
+ */
+void mp_handle_ready(struct mp_handle *handle, int events)
+{
+	struct mp_channel *channel = handle->channel;
+
+	if (atomic_fetch_or(events | MP_EV_QUEUED, &handle->events) &
+	    MP_EV_QUEUED)
+		return;
+
+	/*
+	 * Only the first entry of an empty list has somebody to wake: a
+	 * dispatcher that finds the list not empty does not sleep.  The
+	 * cmpxchg in llist_add() is a full barrier, which orders the list
+	 * before the look at the wait queue; its partner is set_current_state()
+	 * in prepare_to_wait_exclusive(), between the dispatcher's appearance
+	 * on the wait queue and its look at the list, in mp_queue_wait().
+	 */
+	if (llist_add(&handle->ready, &channel->ready) &&
+	    waitqueue_active(&channel->wait))
+		wake_up_interruptible_sync_poll(&channel->wait,
+						EPOLLIN | EPOLLRDNORM);
+}
+
+/* Look at a handle that was ready; the channel has room for a completion. */
+void mp_handle_run(struct mp_handle *handle, int events)
+{
+	if (handle->kind == MP_KIND_LISTENER)
+		mp_accept_run(handle);
+	else
+		mp_io_run(handle, events);
+}
+
+/*
+ * Free a handle that nothing finds any more, as soon as no list has it.
+ *
+ * A callback that found the handle before may be on its way to the ready list.
+ * If it has set MP_EV_QUEUED, mp_queue_run() will meet the handle and free it;
+ * otherwise the bit set here tells it to stay away.
+ */
+void mp_handle_retire(struct mp_handle *handle)
+{
+	handle->dead = true;
+	if (!(atomic_fetch_or(MP_EV_QUEUED, &handle->events) & MP_EV_QUEUED))
+		mp_handle_free(handle);
+}
+
+/* The end of a handle: its number, pending commands and socket go. */
+void mp_handle_drop(struct mp_handle *handle)
+{
+	mp_handle_remove(handle);
+	mp_io_forget(handle);
+
+	switch (handle->kind) {
+	case MP_KIND_FILE:
+		mp_file_detach(handle);
+		break;
+	case MP_KIND_LISTENER:
+		mp_accept_detach(handle);
+		break;
+	case MP_KIND_LWSOCKET:
+		mp_lwsocket_detach(handle);
+		break;
+	}
+
+	mp_handle_retire(handle);
+}
+
+/* Free a retired handle: its MP_EV_QUEUED is set, and it is on no list. */
+void mp_handle_free(struct mp_handle *handle)
+{
+	switch (handle->kind) {
+	case MP_KIND_FILE:
+		mp_file_free(handle);
+		break;
+	case MP_KIND_LISTENER:
+		mp_accept_free(handle);
+		break;
+	case MP_KIND_LWSOCKET:
+		mp_lwsocket_free(handle);
+		break;
+	}
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A handle: one registered descriptor, listening socket or lwsocket, and the
+ * table in which a channel finds it by number.
+ */
+#ifndef _MEGAPIPE_HANDLE_H
+#define _MEGAPIPE_HANDLE_H
+
+#include <linux/llist.h>
+#include <linux/rcupdate.h>
+#include <linux/types.h>
+
+struct mp_channel;
+struct mp_vector;
+struct socket;
+
+enum mp_kind {
+	MP_KIND_FILE,		/* struct mp_file */
+	MP_KIND_LISTENER,	/* struct mp_listener */
+	MP_KIND_LWSOCKET,	/* struct mp_lwsocket */
+};
+
+/* Bits of mp_handle.events */
+#define MP_EV_READ	BIT(0)	/* worth trying to read or accept */
+#define MP_EV_WRITE	BIT(1)	/* worth trying to write */
+#define MP_EV_QUEUED	BIT(2)	/* on a list, or not to be put on one */
+
+/* Bits of mp_handle.cancel */
+#define MP_CANCEL_READ		BIT(0)
+#define MP_CANCEL_WRITE		BIT(1)
+#define MP_CANCEL_DISCONNECT	BIT(2)
+#define MP_CANCEL_ACCEPT	BIT(3)
+
+/**
+ * struct mp_handle - what the kinds of handles have in common
+ * @channel: the channel it belongs to, for its whole life
+ * @ready: link in mp_channel.ready, .run_first or .spare
+ * @rcu: delays freeing, when @ready is no longer in use
+ * @events: MP_EV_*, see mp_handle_ready()
+ * @id: its number in the table
+ * @cookie: what completions carry
+ * @sock: the socket that commands work on
+ * @kind: the structure that embeds this one
+ * @dead: dropped, freed when taken off the list that it is on
+ * @disconnect: a DISCONNECT waits for the pending write, or for room
+ * @cancel: MP_CANCEL_* of what is to complete with -ECANCELED
+ * @write_vector: the pending write is @vector, a WRITEV
+ * @read_len: bytes wanted by the pending READ, 0: none is pending
+ * @read_addr: where to
+ * @write_addr: where from, unless @vector
+ * @vector: the pending WRITEV
+ * @write_len: bytes of the pending WRITE or WRITEV, 0: none is pending
+ * @write_done: of these, already written
+ *
+ * @events and @ready belong to whoever set MP_EV_QUEUED; the rest is protected
+ * by the channel's mutex.
+ */
+struct mp_handle {
+	struct mp_channel	*channel;
+	union {
+		struct llist_node	ready;
+		struct rcu_head		rcu;
+	};
+	atomic_t		events;
+	s32			id;
+	u64			cookie;
+	struct socket		*sock;
+	u8			kind;
+	bool			dead;
+	bool			disconnect;
+	u8			cancel;
+	bool			write_vector;
+	u32			read_len;
+	void __user		*read_addr;
+	union {
+		void __user		*write_addr;
+		struct mp_vector	*vector;
+	};
+	u32			write_len;
+	u32			write_done;
+};
+
+#define MP_SLOTS_PER_PAGE	256
+
+/**
+ * struct mp_slot - an entry of the handle table
+ * @handle: the handle, or NULL
+ * @next_free: next free slot + 1, when free
+ * @generation: bits 20-29 of the handle's number; never 0
+ */
+struct mp_slot {
+	struct mp_handle	*handle;
+	u32			next_free;
+	u32			generation;
+};
+
+/**
+ * struct mp_table - the handles of a channel, by number
+ * @pages: arrays of MP_SLOTS_PER_PAGE slots, allocated when first needed
+ * @max: handles allowed
+ * @used: slots that were ever used
+ * @first_free: head of the free slots + 1; the last freed is used next
+ * @count: handles now
+ */
+struct mp_table {
+	struct mp_slot		**pages;
+	u32			max;
+	u32			used;
+	u32			first_free;
+	u32			count;
+};
+
+/* handle.c APIs */
+int mp_table_init(struct mp_table *table, u32 max);
+void mp_table_destroy(struct mp_table *table);
+struct mp_handle *mp_table_next(struct mp_table *table, u32 *index);
+
+void mp_handle_init(struct mp_handle *handle, struct mp_channel *channel,
+		    enum mp_kind kind, struct socket *sock);
+int mp_handle_install(struct mp_handle *handle);
+struct mp_handle *mp_handle_lookup(struct mp_channel *channel, s32 id);
+void mp_handle_remove(struct mp_handle *handle);
+void mp_handle_run(struct mp_handle *handle, int events);
+void mp_handle_drop(struct mp_handle *handle);
+void mp_handle_retire(struct mp_handle *handle);
+void mp_handle_free(struct mp_handle *handle);
+
+/* Any context, also softirq with the socket's lock held */
+void mp_handle_ready(struct mp_handle *handle, int events);
+
+#endif /* _MEGAPIPE_HANDLE_H */

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Reading and writing connections.
+ */
+#ifndef _MEGAPIPE_IO_H
+#define _MEGAPIPE_IO_H
+
+#include <linux/types.h>
+
+struct megapipe_cmd;
+struct mp_handle;
+
+/* io.c APIs: commands */
+int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd);
+int mp_io_write(struct mp_handle *handle, const struct megapipe_cmd *cmd);
+int mp_io_writev(struct mp_handle *handle, const struct megapipe_cmd *cmd);
+int mp_io_disconnect(struct mp_handle *handle, const struct megapipe_cmd *cmd);
+void mp_io_cancel(struct mp_handle *handle);
+
+/* io.c APIs: events */
+void mp_io_run(struct mp_handle *handle, int events);
+void mp_io_forget(struct mp_handle *handle);
+
+#endif /* _MEGAPIPE_IO_H */

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * lwsockets: connections without a descriptor.
+ */
+#ifndef _MEGAPIPE_LWSOCKET_H
+#define _MEGAPIPE_LWSOCKET_H
+
+#include <linux/net.h>
+
+#include "handle.h"
+
+/**
+ * struct mp_lwsocket - an lwsocket
+ * @handle: its handle, the only name that it has
+ * @sock: the part of a socket that TCP looks at; no file, no inode
+ */
+struct mp_lwsocket {
+	struct mp_handle	handle;
+	struct socket		sock;
+};
+
+/* lwsocket.c APIs */
+int mp_lwsocket_init(void);
+struct mp_lwsocket *mp_lwsocket_alloc(struct mp_channel *channel,
+				      const struct socket *listener);
+bool mp_lwsocket_eligible(const struct sock *sk);
+void mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
+		       const struct socket *listener);
+void mp_lwsocket_detach(struct mp_handle *handle);
+void mp_lwsocket_free(struct mp_handle *handle);
+void mp_lwsocket_free_spare(struct mp_channel *channel);
+
+#endif /* _MEGAPIPE_LWSOCKET_H */

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The dispatch: run commands, look at what became ready, report completions,
+ * and sleep when there are none.
+ *
+ * A completion exists only once there is room for it in the array that the
+ * program gave.  When the room is used up, handles stay on the run list and
+ * are looked at by the next dispatch, so nothing needs to be stored for a
+ * program that does not keep up.
+ */
+
+#include <linux/hrtimer.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+
+#include "command.h"
+#include "queue.h"
+
+static void mp_queue_flush(struct mp_channel *channel)
+{
+	struct mp_batch *batch = channel->batch;
+	u32 n = batch->nr - batch->copied;
+
+	if (n && copy_to_user(batch->events + batch->copied, channel->events,
+			      n * sizeof(*channel->events)))
+		batch->error = -EFAULT;
+	batch->copied = batch->nr;
+}
+
+/* Report a completion.  The caller has checked mp_queue_room(). */
+void mp_queue_post(struct mp_channel *channel, s32 id, u64 cookie, u16 op,
+		   s32 res, u32 aux)
+{
+	struct mp_batch *batch = channel->batch;
+
+	channel->events[batch->nr - batch->copied] = (struct megapipe_event) {
+		.cookie = cookie,
+		.handle = id,
+		.res = res,
+		.op = op,
+		.aux = aux,
+	};
+	batch->nr++;
+	if (batch->nr - batch->copied == MP_CHUNK)
+		mp_queue_flush(channel);
+}
+
+static void mp_queue_append(struct mp_channel *channel,
+			    struct llist_node *first, struct llist_node *last)
+{
+	last->next = NULL;
+	if (channel->run_first)
+		channel->run_last->next = first;
+	else
+		WRITE_ONCE(channel->run_first, first);
+	channel->run_last = last;
+}
+
+/* Have the handle looked at again, after the others. */
+void mp_queue_again(struct mp_handle *handle, int events)
+{
+	if (!(atomic_fetch_or(events | MP_EV_QUEUED, &handle->events) &
+	      MP_EV_QUEUED))
+		mp_queue_append(handle->channel, &handle->ready,
+				&handle->ready);
+}
+
+static void mp_queue_take_ready(struct mp_channel *channel)
+{
+	struct llist_node *newest = llist_del_all(&channel->ready);
+
+	if (newest)
+		mp_queue_append(channel, llist_reverse_order(newest), newest);
+}
+
+static struct mp_handle *mp_queue_next(struct mp_channel *channel)
+{
+	struct llist_node *node = channel->run_first;
+
+	if (!node)
+		return NULL;
+	WRITE_ONCE(channel->run_first, node->next);
+	return llist_entry(node, struct mp_handle, ready);
+}
+
+static void mp_queue_run(struct mp_channel *channel)
+{
+	struct mp_handle *handle;
+	int events;
+
+	while (mp_queue_room(channel) && (handle = mp_queue_next(channel))) {
+		if (unlikely(handle->dead)) {
+			mp_handle_free(handle);
+			continue;
+		}
+		/* See mp_handle_ready(): clear first, then look. */
+		events = atomic_fetch_andnot(MP_EV_READ | MP_EV_WRITE |
+					     MP_EV_QUEUED, &handle->events);
+		mp_handle_run(handle, events);
+	}
+}
+
+/* Anything for a dispatch to do?  Without the mutex, a hint. */
+bool mp_queue_pending(const struct mp_channel *channel)
+{
+	return !llist_empty(&channel->ready) || READ_ONCE(channel->run_first);
+}
+
+/*
+ * Sleep until there is something to do, without the mutex.  Returns 0 if there
+ * may be, -ETIME after @deadline, -EINTR for a signal.
+ */
+static int mp_queue_wait(struct mp_channel *channel, ktime_t *deadline)
+{
+	struct mp_batch *batch = channel->batch;
+	DEFINE_WAIT(wait);
+	int err = 0;
+
+	channel->stats.sleeps++;
+	mp_queue_flush(channel);
+	mutex_unlock(&channel->mutex);
+
+	prepare_to_wait_exclusive(&channel->wait, &wait, TASK_INTERRUPTIBLE);
+	if (!mp_queue_pending(channel)) {
+		if (signal_pending(current))
+			err = -EINTR;
+		else if (!schedule_hrtimeout_range(deadline,
+						   current->timer_slack_ns,
+						   HRTIMER_MODE_ABS))
+			err = -ETIME;
+	}
+	finish_wait(&channel->wait, &wait);
+
+	/*
+	 * Whatever the reason, the caller looks at the lists once more, so a
+	 * wake-up that was meant for this thread is never lost with it.
+	 */
+	mutex_lock(&channel->mutex);
+	channel->batch = batch;
+	return err;
+}
+
+/* Returns the number of commands consumed, or -EFAULT if that is 0. */
+static int mp_queue_run_commands(struct mp_channel *channel,
+				 const struct megapipe_cmd __user *cmds, u32 nr)
+{
+	u32 done = 0, n, i;
+
+	while (done < nr) {
+		n = min_t(u32, nr - done, MP_CHUNK);
+		if (copy_from_user(channel->cmds, cmds + done,
+				   n * sizeof(*cmds)))
+			return done ? done : -EFAULT;
+		for (i = 0; i < n; i++)
+			if (!mp_command_run(channel, &channel->cmds[i]))
+				return done + i;
+		done += n;
+		cond_resched();
+	}
+	return done;
+}
+
+static int mp_queue_check(const struct megapipe_dispatch *d)
+{
+	if (d->nr_cmds > MP_MAX_DISPATCH || d->max_events > MP_MAX_DISPATCH ||
+	    d->min_events > d->max_events || d->done_cmds ||
+	    memchr_inv(d->resv, 0, sizeof(d->resv)))
+		return -EINVAL;
+	return 0;
+}
+
+static long mp_queue_dispatch_locked(struct mp_channel *channel,
+				     struct megapipe_dispatch *d)
+{
+	struct mp_batch batch = {
+		.events = u64_to_user_ptr(d->events),
+		.max = d->max_events,
+	};
+	ktime_t deadline, *until = NULL;
+	int done, err = 0;
+
+	channel->batch = &batch;
+	channel->stats.dispatches++;
+
+	done = mp_queue_run_commands(channel, u64_to_user_ptr(d->cmds),
+				     d->nr_cmds);
+	if (done < 0)
+		return done;
+	d->done_cmds = done;
+	channel->stats.commands += done;
+
+	if (d->timeout_ns > 0) {
+		deadline = ktime_add_safe(ktime_get(), d->timeout_ns);
+		until = &deadline;
+	}
+	for (;;) {
+		mp_queue_take_ready(channel);
+		mp_queue_run(channel);
+		if (batch.nr >= d->min_events || batch.error || err)
+			break;
+		if (!d->timeout_ns)
+			break;
+		err = mp_queue_wait(channel, until);
+	}
+
+	mp_queue_flush(channel);
+	channel->stats.events += batch.nr;
+	if (batch.error)
+		return batch.error;
+	return batch.nr ? batch.nr : err == -EINTR ? err : 0;
+}
+
+/* MEGAPIPE_IOC_DISPATCH */
+long mp_queue_dispatch(struct mp_channel *channel,
+		       struct megapipe_dispatch __user *arg)
+{
+	struct megapipe_dispatch d;
+	long ret;
+
+	if (copy_from_user(&d, arg, sizeof(d)))
+		return -EFAULT;
+	ret = mp_queue_check(&d);
+	if (ret)
+		return ret;
+
+	if (mutex_lock_killable(&channel->mutex))
+		return -EINTR;
+	ret = mp_queue_dispatch_locked(channel, &d);
+	mutex_unlock(&channel->mutex);
+
+	if (put_user(d.done_cmds, &arg->done_cmds))
+		return -EFAULT;
+	return ret;
+}
+
+/* Free what is left on the lists of a channel whose handles were dropped. */
+void mp_queue_drain(struct mp_channel *channel)
+{
+	struct mp_handle *handle;
+
+	mp_queue_take_ready(channel);
+	while ((handle = mp_queue_next(channel)))
+		mp_handle_free(handle);
+}
