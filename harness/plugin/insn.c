@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: MIT
+/*
+ * libinsn.so: counts the instructions a guest executes, by vCPU and by kernel function.
+ *
+ * QEMU translates the guest's code in blocks: straight runs of instructions, entered at the first.
+ * When a block is translated, this plugin looks up which function it lies in and asks to be called
+ * each time the block starts; the call adds the block's length to one counter. What the counter
+ * must know travels in the call's one argument, packed, so a block needs no memory of its own and
+ * none is leaked when QEMU forgets the block.
+ *
+ * Not all that runs is work, and what is not has counters of its own. Each vCPU is in a context:
+ * work, the timer's tick, or the idle loop. The entries of certain functions (symbols.c) change
+ * it; while it is not work, all instructions go to the context's slot. Waiting for another CPU is
+ * told by the function or by a PAUSE in the block or right before it.
+ *
+ * A string instruction with a repeat prefix is a loop to the emulator: it ends its block and then
+ * starts blocks of its own, one an iteration. Such a block counts only if the one before it on the
+ * same vCPU did not end with the very same instruction.
+ *
+ * Threads: QEMU runs each vCPU in one thread, or all in one; either way, a row of counters and a
+ * struct vcpu have one writer and need no lock. Translation may happen on any thread and only
+ * reads the symbols.
+ *
+ * Usage: -plugin libinsn.so,out=FILE,map=SYSTEM.MAP[,exact=on|off]
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "counters.h"
+#include "decode.h"
+#include "qemu_plugin.h"
+#include "symbols.h"
+
+#define MAX_INSN_BYTES 15
+#define KERNEL_HALF (UINT64_C(1) << 63)
+
+/*
+ * A block as the callbacks get it: length, slot, and, for a block that ends with a repeated
+ * string instruction, the low half of that instruction's address.
+ */
+#define PACK_LENGTH_BITS 10
+#define PACK_SLOT_BITS 22
+#define PACK_REPEAT_SHIFT (PACK_LENGTH_BITS + PACK_SLOT_BITS)
+
+struct vcpu {
+	uint64_t *row;
+	uint64_t *into;		/* exact=on: where the running block's instructions go; or NULL */
+	uint32_t repeat;	/* the string instruction that ended the last block; or 0 */
+	uint16_t context;	/* SLOT_TICK, SLOT_IDLE; or 0: work */
+	bool paused;		/* the last block held a PAUSE */
+} __attribute__((aligned(64)));
+
+PLUGIN_EXPORT int qemu_plugin_version;
+
+static struct {
+	struct symbols symbols;
+	struct counters counters;
+	struct vcpu *vcpus;
+	bool data_is_copied;	/* see qemu_plugin.h */
+	bool exact;		/* ask for each instruction, to measure what blocks get wrong */
+} plugin;
+
+/* Readers look at any time, so the store must be one store. */
+static inline void add(uint64_t *counter, uint64_t amount)
+{
+	__atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + amount,
+			 __ATOMIC_RELAXED);
+}
+
+static inline uintptr_t pack(uint64_t length, uint64_t slot, uint32_t repeat)
+{
+	return length | slot << PACK_LENGTH_BITS | (uint64_t)repeat << PACK_REPEAT_SHIFT;
+}
+
+static inline unsigned int packed_length(uintptr_t block)
+{
+	return block & ((1u << PACK_LENGTH_BITS) - 1);
+}
+
+static inline unsigned int packed_slot(uintptr_t block)
+{
+	return block >> PACK_LENGTH_BITS & ((1u << PACK_SLOT_BITS) - 1);
+}
+
+static inline uint32_t packed_repeat(uintptr_t block)
+{
+	return block >> PACK_REPEAT_SHIFT;
+}
+
+static inline void count(struct vcpu *vcpu, uintptr_t block)
+{
+	unsigned int slot = packed_slot(block);
+
+	if (vcpu->context)
+		slot = vcpu->context;
+	else if (vcpu->paused)
+		slot = SLOT_PAUSE;
+	vcpu->paused = false;
+	if (plugin.exact)
+		vcpu->into = &vcpu->row[slot];
+	else
+		add(&vcpu->row[slot], packed_length(block));
+}
+
+static void run_block(unsigned int index, void *block)
+{
+	struct vcpu *vcpu = &plugin.vcpus[index];
+
+	vcpu->repeat = 0;
+	count(vcpu, (uintptr_t)block);
+}
+
+/* A block whose last instruction, not its only one, is a repeated string instruction. */
+static void run_block_before_repeat(unsigned int index, void *block)
+{
+	struct vcpu *vcpu = &plugin.vcpus[index];
+
+	vcpu->repeat = packed_repeat((uintptr_t)block);
+	count(vcpu, (uintptr_t)block);
+}
+
+/* A block that is one: the first iteration if jumped to, a later one if it led here itself. */
+static void run_repeat(unsigned int index, void *block)
+{
+	struct vcpu *vcpu = &plugin.vcpus[index];
+	uint32_t repeat = packed_repeat((uintptr_t)block);
+
+	if (vcpu->repeat == repeat) {
+		vcpu->into = NULL;
+		return;
+	}
+	vcpu->repeat = repeat;
+	count(vcpu, (uintptr_t)block);
+}
+
+static void run_pause(unsigned int index, void *block)
+{
+	run_block(index, block);
+	plugin.vcpus[index].paused = true;
+}
+
+/* Should a way out of a context have been missed, it ends here at the latest. */
+static void run_user_block(unsigned int index, void *block)
+{
+	plugin.vcpus[index].context = 0;
+	run_block(index, block);
+}
+
+static void run_insn(unsigned int index, void *unused)
+{
+	struct vcpu *vcpu = &plugin.vcpus[index];
+
+	(void)unused;
+	if (vcpu->into)
+		add(vcpu->into, 1);
+}
+
+static void enter_context(unsigned int index, void *context)
+{
+	plugin.vcpus[index].context = (uintptr_t)context;
+}
+
+static void note_event(unsigned int index, void *slot)
+{
+	add(&plugin.vcpus[index].row[(uintptr_t)slot], 1);
+}
+
+static bool insn_is(const struct qemu_plugin_insn *insn,
+		    bool (*test)(const uint8_t *bytes, size_t length))
+{
+	size_t size = qemu_plugin_insn_size(insn);
+	uint8_t copy[MAX_INSN_BYTES] = { 0 };
+	uintptr_t data = qemu_plugin_insn_data(insn, copy, sizeof(copy));
+
+	return test(plugin.data_is_copied ? copy : (const uint8_t *)data, size);
+}
+
+/* Never 0, and still unlike its neighbours': such an instruction has two bytes at least. */
+static uint32_t repeat_id(const struct qemu_plugin_insn *insn)
+{
+	return qemu_plugin_insn_vaddr(insn) | 1;
+}
+
+static void on_start(struct qemu_plugin_tb *tb, qemu_plugin_exec_t call, uintptr_t argument)
+{
+	qemu_plugin_register_vcpu_tb_exec_cb(tb, call, QEMU_PLUGIN_CB_NO_REGS, (void *)argument);
+}
+
+/* QEMU makes the calls in the order they are asked for here. */
+static void instrument_entry(struct qemu_plugin_tb *tb, const struct function *function)
+{
+	bool at_entry = qemu_plugin_tb_vaddr(tb) == function->address;
+	enum context context = function->inside;
+
+	if (at_entry && function->at_entry)
+		context = function->at_entry;
+	if (context == CONTEXT_WORK)
+		on_start(tb, enter_context, 0);
+	else if (context == CONTEXT_TICK)
+		on_start(tb, enter_context, SLOT_TICK);
+	else if (context == CONTEXT_IDLE)
+		on_start(tb, enter_context, SLOT_IDLE);
+	if (at_entry && function->event)
+		on_start(tb, note_event, counters_event_slot(function->event));
+}
+
+static void instrument_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+	size_t length = qemu_plugin_tb_n_insns(tb);
+	const struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, length - 1);
+	uint64_t address = qemu_plugin_tb_vaddr(tb);
+	const struct function *function = symbols_find(&plugin.symbols, address);
+	bool is_user = !function && address < KERNEL_HALF;
+	unsigned int slot = is_user ? SLOT_USER : SLOT_OTHER;
+
+	(void)id;
+	if (function) {
+		slot = function->ticks ? SLOT_TICK : SLOT_FUNCTIONS + function->index;
+		instrument_entry(tb, function);
+	}
+	if (insn_is(last, decode_is_rep_string)) {
+		uintptr_t block = pack(length, slot, repeat_id(last));
+
+		on_start(tb, length == 1 ? run_repeat : run_block_before_repeat, block);
+	} else if (insn_is(last, decode_is_pause)) {
+		on_start(tb, run_pause, pack(length, SLOT_PAUSE, 0));
+	} else {
+		on_start(tb, is_user ? run_user_block : run_block, pack(length, slot, 0));
+	}
+	for (size_t i = 0; plugin.exact && i < length; i++)
+		qemu_plugin_register_vcpu_insn_exec_cb(qemu_plugin_tb_get_insn(tb, i), run_insn,
+						       QEMU_PLUGIN_CB_NO_REGS, NULL);
+}
+
+/*
+ * QEMU refuses a plugin whose version it does not know, and looks at the version after it has run
+ * this. The functions it exports tell which versions it knows.
+ */
+__attribute__((constructor)) static void choose_version(void)
+{
+	static const struct {
+		const char *function;
+		int version;
+	} newest_first[] = {
+		{ "qemu_plugin_write_memory_vaddr", 5 },
+		{ "qemu_plugin_read_memory_vaddr", 4 },
+		{ "qemu_plugin_register_vcpu_tb_exec_cond_cb", 3 },
+		{ "qemu_plugin_scoreboard_new", 2 },
+	};
+
+	qemu_plugin_version = 1;
+	for (size_t i = 0; i < sizeof(newest_first) / sizeof(newest_first[0]); i++) {
+		if (dlsym(RTLD_DEFAULT, newest_first[i].function)) {
+			qemu_plugin_version = newest_first[i].version;
+			return;
+		}
+	}
+}
+
+static int fail(const char *what, const char *path, const char *why)
+{
+	fprintf(stderr, "libinsn: %s%s%s%s%s\n", what, path ? " " : "", path ? path : "",
+		why ? ": " : "", why ? why : "");
+	return -1;
+}
+
+static const char *value_of(const char *argument, const char *key)
+{
+	size_t length = strlen(key);
+
+	return !strncmp(argument, key, length) && argument[length] == '=' ?
+		argument + length + 1 : NULL;
+}
+
+static int load_map(const char *path)
+{
+	size_t line;
+	int error = symbols_load(&plugin.symbols, path, &line);
+	char why[64];
+
+	if (error == -EINVAL && line) {
+		snprintf(why, sizeof(why), "line %zu is not `address type name`", line);
+		return fail("not a System.map:", path, why);
+	}
+	if (error)
+		return fail("cannot read map", path, strerror(-error));
+	if (!plugin.symbols.code_count)
+		return fail("no function in map", path, NULL);
+	if (SLOT_FUNCTIONS + plugin.symbols.code_count >= 1u << PACK_SLOT_BITS)
+		return fail("too many functions in map", path, NULL);
+	return 0;
+}
+
+static int create_counters(const char *path, unsigned int vcpus)
+{
+	int error = counters_create(&plugin.counters, path, vcpus, &plugin.symbols);
+
+	if (error)
+		return fail("cannot make", path, strerror(-error));
+	plugin.vcpus = aligned_alloc(sizeof(struct vcpu), vcpus * sizeof(struct vcpu));
+	if (!plugin.vcpus)
+		return fail("no memory", NULL, NULL);
+	memset(plugin.vcpus, 0, vcpus * sizeof(struct vcpu));
+	for (unsigned int i = 0; i < vcpus; i++)
+		plugin.vcpus[i].row = counters_row(&plugin.counters, i);
+	return 0;
+}
+
+int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
+{
+	const char *out = NULL, *map = NULL, *value;
+
+	if (strcmp(info->target_name, "x86_64") || !info->system_emulation)
+		return fail("counts only in qemu-system-x86_64", NULL, NULL);
+	for (int i = 0; i < argc; i++) {
+		if ((value = value_of(argv[i], "out")))
+			out = value;
+		else if ((value = value_of(argv[i], "map")))
+			map = value;
+		else if (!strcmp(argv[i], "exact=on") || !strcmp(argv[i], "exact=off"))
+			plugin.exact = !strcmp(argv[i], "exact=on");
+		else
+			return fail("unknown argument", argv[i],
+				    "known are out=FILE, map=SYSTEM.MAP, exact=on|off");
+	}
+	if (!out || !map)
+		return fail("needs out=FILE and map=SYSTEM.MAP", NULL, NULL);
+	plugin.data_is_copied = qemu_plugin_version >= 3;
+	if (load_map(map))
+		return -1;
+	if (create_counters(out, info->system.max_vcpus)) {
+		symbols_free(&plugin.symbols);
+		return -1;
+	}
+	qemu_plugin_register_vcpu_tb_trans_cb(id, instrument_block);
+	return 0;
+}
