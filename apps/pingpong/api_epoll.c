@@ -27,10 +27,16 @@ struct connection {
 	size_t pending_from, pending_to;
 };
 
+struct chunk {
+	struct chunk *next;
+	struct connection connections[CHUNK];
+};
+
 struct epoll_state {
 	int epoll;
 	bool accepting;			/* the listener is in the epoll instance */
 	struct connection *free;
+	struct chunk *chunks;
 	unsigned char buffer[BUFFER_BYTES];
 };
 
@@ -43,21 +49,28 @@ static int watch(struct worker *w, int op, int fd, uint32_t events, void *data)
 	return epoll_ctl(s->epoll, op, fd, &event) < 0 ? -errno : 0;
 }
 
+static int grow(struct epoll_state *s)
+{
+	struct chunk *chunk = calloc(1, sizeof(*chunk));
+
+	if (!chunk)
+		return -ENOMEM;
+	chunk->next = s->chunks;
+	s->chunks = chunk;
+	for (int i = 0; i < CHUNK; i++) {
+		chunk->connections[i].next = s->free;
+		s->free = &chunk->connections[i];
+	}
+	return 0;
+}
+
 static struct connection *connection_get(struct epoll_state *s)
 {
-	struct connection *c = s->free;
+	struct connection *c;
 
-	if (!c) {
-		struct connection *chunk = calloc(CHUNK, sizeof(*chunk));
-
-		if (!chunk)
-			return NULL;
-		for (int i = 0; i < CHUNK; i++) {
-			chunk[i].next = s->free;
-			s->free = &chunk[i];
-		}
-		c = s->free;
-	}
+	if (!s->free && grow(s))
+		return NULL;
+	c = s->free;
 	s->free = c->next;
 	return c;
 }
@@ -264,7 +277,14 @@ static void epoll_run(struct worker *w)
 static void epoll_close(struct worker *w)
 {
 	struct epoll_state *s = w->state;
+	struct chunk *chunk;
 
+	while ((chunk = s->chunks)) {
+		s->chunks = chunk->next;
+		for (int i = 0; i < CHUNK; i++)
+			free(chunk->connections[i].pending);
+		free(chunk);
+	}
 	close(s->epoll);
 	free(s);
 }

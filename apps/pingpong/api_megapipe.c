@@ -38,12 +38,18 @@ struct connection {
 	unsigned char buffers[];	/* two */
 };
 
+struct chunk {
+	_Alignas(CACHE_LINE) struct chunk *next;
+	unsigned char connections[];
+};
+
 struct channel_state {
 	struct mp_channel *channel;
 	mp_handle listener;
 	bool accepting;
 	size_t buffer_bytes;
 	struct connection *free;
+	struct chunk *chunks;
 };
 
 static unsigned char *buffer(const struct channel_state *s, struct connection *c,
@@ -57,13 +63,15 @@ static int grow(struct channel_state *s)
 	const size_t bytes = sizeof(struct connection) + 2 * s->buffer_bytes;
 	const size_t each = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
 	const size_t nr = CHUNK_BYTES / each ?: 1;
-	unsigned char *chunk = aligned_alloc(CACHE_LINE, nr * each);
+	struct chunk *chunk = aligned_alloc(CACHE_LINE, sizeof(*chunk) + nr * each);
 
 	if (!chunk)
 		return -ENOMEM;
-	memset(chunk, 0, nr * each);
+	memset(chunk, 0, sizeof(*chunk) + nr * each);
+	chunk->next = s->chunks;
+	s->chunks = chunk;
 	for (size_t i = 0; i < nr; i++) {
-		struct connection *c = (struct connection *)(chunk + i * each);
+		struct connection *c = (struct connection *)(chunk->connections + i * each);
 
 		c->next = s->free;
 		s->free = c;
@@ -284,8 +292,14 @@ static void megapipe_refresh(struct worker *w)
 static void megapipe_close(struct worker *w)
 {
 	struct channel_state *s = w->state;
+	struct chunk *chunk;
 
+	/* First: until then the kernel may write to the connections' buffers. */
 	mp_destroy(s->channel);
+	while ((chunk = s->chunks)) {
+		s->chunks = chunk->next;
+		free(chunk);
+	}
 	free(s);
 }
 

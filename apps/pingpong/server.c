@@ -155,7 +155,7 @@ static void *worker_thread(void *arg)
 static void start_workers(void)
 {
 	const struct options *o = &server.options;
-	char what[128];
+	char what[160];
 	int err;
 
 	server.workers = aligned_alloc(_Alignof(struct worker),
@@ -182,8 +182,9 @@ static void start_workers(void)
 		err = -server.workers[i].error;
 		if (!err)
 			continue;
-		snprintf(what, sizeof(what), "--api %s is not to be had on CPU %d", o->api,
-			 server.workers[i].cpu);
+		snprintf(what, sizeof(what), "--api %s is not to be had on CPU %d%s", o->api,
+			 server.workers[i].cpu,
+			 err == ENOENT ? " (only a kernel with its patch has it)" : "");
 		die(err == ENOENT || err == EACCES ? EXIT_SKIPPED : 1, what, err);
 	}
 }
@@ -323,5 +324,6 @@ int main(int argc, char **argv)
 	print_counters("final");
 	for (unsigned int i = 0; i < server.options.threads; i++)
 		server.api->close(&server.workers[i]);
+	free(server.workers);
 	return 0;
 }
