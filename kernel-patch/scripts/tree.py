@@ -160,7 +160,7 @@ def main() -> int:
         )
         return 1
     try:
-        changed = make_tree(args.source, args.tarball, args.tree)
+        changed = make_tree(args.source.resolve(), args.tarball, args.tree)
     except (TreeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
