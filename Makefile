@@ -13,6 +13,8 @@ JOBS    ?= $(shell nproc)
 BUILD       := $(CURDIR)/build
 MEGABENCH   := $(BUILD)/venv/bin/megabench
 EXPERIMENTS := $(or $(ONLY),$(basename $(notdir $(wildcard harness/experiments/*.toml))))
+PYTEST      := $(BUILD)/venv/bin/python -m pytest -c harness/pyproject.toml
+TESTS       := harness/tests
 SUB          = @$(MAKE) --no-print-directory BUILD=$(BUILD) JOBS=$(JOBS) CONFIG=$(CONFIG) \
 	LINUX_TARBALL=$(BUILD)/cache/linux-source.tar.xz -C
 
@@ -31,7 +33,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 reproduce: plan all ## from nothing to the report: install, build, run, draw
-	@scripts/run.sh $(MEGABENCH) $(TESTBED) $(SCALE) $(EXPERIMENTS)
+	@$(MEGABENCH) run --testbed $(TESTBED) --scale $(SCALE) $(EXPERIMENTS)
+	@$(MEGABENCH) report --testbed $(TESTBED)
 
 .PHONY: plan
 plan:
@@ -75,10 +78,10 @@ plugin: ## build the emulator's instruction counter, build/bin/libinsn.so
 	$(SUB) harness/plugin
 
 test: all ## build everything and run all tests on the local testbed
-	@scripts/test.sh $(BUILD)/venv/bin/python harness/tests
+	@$(PYTEST) $(TESTS)
 
 test-unit: venv ## run the tests that need no virtual machine, root or network
-	@scripts/test.sh $(BUILD)/venv/bin/python -m 'not vm' harness/tests
+	@$(PYTEST) -m 'not vm' $(TESTS)
 
 lint: venv tree ## check style: ruff, mypy, shellcheck, checkpatch, the makefiles
 	@scripts/packages.sh ensure lint

@@ -3,6 +3,7 @@
 #
 # lint.sh BUILD: all linters over all that git knows; every one runs, and the
 # first that complains decides the exit status.
+# shellcheck disable=SC2317 # lint calls the functions
 set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
