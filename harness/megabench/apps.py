@@ -6,18 +6,19 @@ else (waiting for the ready line, counters, stopping) is the same for all, since
 JSON lines.
 """
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from megabench import paths
-from megabench.errors import HarnessError
+from megabench.errors import CommandError, CommandTimeoutError, HarnessError
 from megabench.experiment import Cell, Sampling
-from megabench.host import Host, Process
+from megabench.host import Host, LocalHost, Process
 from megabench.interrupts import held_back
 from megabench.system import look
 
@@ -79,6 +80,40 @@ def app(name: str) -> App:
     if name not in APPS:
         raise HarnessError(f"unknown app: {name}", hint=f"there are: {', '.join(APPS)}")
     return APPS[name]
+
+
+def remote_dir(kind: str) -> str:
+    """Where programs lie on a machine that does not run from our checkout; in memory in the VM."""
+    return "/run/megabench/bin" if kind == "vm" else "/tmp/megabench/bin"
+
+
+def deploy(bed: Any, names: Sequence[str]) -> list[str]:
+    """Bring the apps' programs to every machine that is not this one; what was copied where."""
+    folder = remote_dir(bed.kind)
+    copied = []
+    for host in [bed.server, *bed.clients]:
+        if isinstance(host, LocalHost):
+            continue
+        programs = [app(name).server if host is bed.server else app(name).load for name in names]
+        for program in dict.fromkeys(programs):
+            local = Path(binary(program, None))
+            if not local.exists():
+                raise HarnessError(f"no {local}", hint="make apps load")
+            remote = f"{folder}/{program}"
+            there = host.run(["sha256sum", remote], timeout=READY_S, check=False).stdout
+            if there.partition(" ")[0] != hashlib.sha256(local.read_bytes()).hexdigest():
+                host.put(local, remote)
+                copied.append(f"{host.name}:{remote}")
+    return copied
+
+
+def undeploy(bed: Any) -> None:
+    """Take the programs away again from machines that outlive the testbed."""
+    if bed.kind == "vm":
+        return
+    for host in [bed.server, *bed.clients]:
+        if not isinstance(host, LocalHost):
+            host.run(["rm", "-rf", str(Path(remote_dir(bed.kind)).parent)], timeout=READY_S)
 
 
 def binary(name: str, remote_dir: str | None) -> str:
@@ -172,10 +207,26 @@ class Program:
         """The JSON line `event`; what comes before it is in the log only."""
         deadline = time.monotonic() + seconds
         while True:
-            line = self.process.readline(max(0.01, deadline - time.monotonic()))
+            try:
+                line = self.process.readline(max(0.01, deadline - time.monotonic()))
+            except CommandTimeoutError:
+                raise
+            except CommandError as error:
+                raise self._ended(event, error) from error
             said = _event(line)
             if said is not None and said.get("event") == event:
                 return said
+
+    def _ended(self, event: str, error: CommandError) -> CommandError:
+        """The same error with its exit status: 77 means that this machine lacks something."""
+        status = self.end()
+        return CommandError(
+            self.argv,
+            status,
+            error.tail,
+            host=self.host.name,
+            problem=f"ended with status {status} before it said {event!r}",
+        )
 
     def end(self) -> int:
         """Wait for its end; the exit status."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from megabench import apps
+from megabench import apps, instructions
 from megabench.errors import CommandError
 from megabench.host import Host
 from megabench.plan import Trial
@@ -48,6 +48,9 @@ INSTRUCTIONS = tuple(name for name in UNITS if name.startswith("instructions"))
 # Below this rate the timer ticks of an idling machine outweigh the transactions.
 MIN_RATE = 100.0
 READ_S = 20.0
+# Beside an emulator the load generator is an order of magnitude faster than the server, and a
+# second thread would only take the emulator's cores.
+LOAD_THREADS = {True: 1, False: 8}
 
 
 class Bed(Protocol):
@@ -95,8 +98,7 @@ class Measured:
 def measure(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
     """Run one trial; `logs` is its own folder."""
     logs.mkdir(parents=True, exist_ok=True)
-    commands = trial_commands(bed, trial, number, logs)
-    server_argv, load_argvs = commands[0][1], [argv for _, argv in commands[1:]]
+    server_argv, load_argvs = trial_commands(bed, trial, number, logs)
     clients = bed.clients[: len(load_argvs)]
     before = retransmits([bed.server, *clients])
     with apps.Program(bed.server, server_argv, logs / "server.log") as server:
@@ -116,32 +118,35 @@ def measure(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
     return measured
 
 
-def trial_commands(bed: Bed, trial: Trial, number: int, logs: Path) -> list[tuple[Host, list[str]]]:
-    """The command lines of a trial: the server's, then each client's."""
-    remote = getattr(bed, "remote_dir", None)
+def trial_commands(
+    bed: Bed, trial: Trial, number: int, logs: Path
+) -> tuple[list[str], list[list[str]]]:
+    """The command lines of a trial: the server's and each client's. Asks no machine."""
     port = apps.port_of(number)
-    commands = [
-        (bed.server, apps.server_argv(trial.app, trial.cell, bed.server_address, port, remote))
-    ]
+    server = apps.server_argv(
+        trial.app, trial.cell, bed.server_address, port, apps.remote_dir(bed.kind)
+    )
     snapshots = {str(bed.counter_file): str(logs / "counters")} if bed.counter_file else {}
-    shares = apps.share(int(trial.cell["connections"]), len(bed.clients))
-    client_dir = getattr(bed, "client_dir", remote if bed.kind == "ssh" else None)
-    for index, (client, connections) in enumerate(zip(bed.clients, shares, strict=False)):
-        argv = apps.load_argv(
-            trial.app,
-            trial.cell,
-            trial.sampling,
-            bed.server_address,
-            port,
-            connections=connections,
-            threads=min(connections, int(getattr(bed, "load_threads", 1))),
-            seed=trial.repeat * 1000 + index,
-            # One client is enough to take the snapshots.
-            snapshots=snapshots if index == 0 else {},
-            remote_dir=client_dir,
+    # Before it is up a virtual machine has no client yet, and will have one.
+    shares = apps.share(int(trial.cell["connections"]), max(1, len(bed.clients)))
+    loads = []
+    for index, connections in enumerate(shares):
+        loads.append(
+            apps.load_argv(
+                trial.app,
+                trial.cell,
+                trial.sampling,
+                bed.server_address,
+                port,
+                connections=connections,
+                threads=min(connections, LOAD_THREADS[bed.is_virtual]),
+                seed=trial.repeat * 1000 + index,
+                # One client is enough to take the snapshots.
+                snapshots=snapshots if index == 0 else {},
+                remote_dir=None if bed.kind == "vm" else apps.remote_dir(bed.kind),
+            )
         )
-        commands.append((client, argv))
-    return commands
+    return server, loads
 
 
 def _load(
@@ -281,15 +286,13 @@ def server_metrics(final: Mapping[str, Any]) -> dict[str, Any]:
 
 def _count_instructions(measured: Measured, logs: Path) -> None:
     """Counters of the window, divided by its transactions."""
-    from megabench import instructions
-
     begin, end = logs / "counters.begin", logs / "counters.end"
     transactions = sum(int(result["transactions"]) for result in measured.load)
     if not transactions or measured.metrics["throughput"] < MIN_RATE:
         measured.notes.append(f"instructions left out: below {MIN_RATE:.0f} txn/s")
         return
     window = instructions.diff(instructions.read(begin), instructions.read(end))
-    summary = instructions.summary(window, transactions)
+    summary: Mapping[str, Any] = dict(instructions.summary(window, transactions))
     measured.metrics |= {name: summary[name] for name in INSTRUCTIONS if name in summary}
     functions = sorted(summary.get("by_function", {}).items(), key=lambda row: -row[1])
     write_json(logs / "functions.json", {name: round(value, 1) for name, value in functions[:200]})

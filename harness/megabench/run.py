@@ -5,23 +5,28 @@ Whatever happens between two trials (Ctrl-C, a full disk, a dead testbed), every
 on disk, and the same command given again goes on from there.
 """
 
+import fcntl
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from megabench import metadata, record
+from megabench import metadata, paths, record
+from megabench.cores import confine
 from megabench.errors import CommandError, ExperimentError, HarnessError, TestbedError
 from megabench.experiment import Experiment, Value
+from megabench.interrupts import held_back
 from megabench.measure import INSTRUCTIONS, Bed, Measured, measure, trial_commands
 from megabench.plan import Plan, Trial
 
 # After so many failures in a row it is not the point that is at fault.
 FAILURES_IN_A_ROW = 4
+# What a program of ours ends with where the machine lacks what it needs.
+CANNOT = 77
 
 # The passes of a session: rates and, under emulation, counts at once; or counts by themselves.
 MAIN, COUNTING = "main", "instructions"
@@ -78,6 +83,8 @@ class Outcome:
     ok: int = 0
     skipped: int = 0
     failed: list[str] = field(default_factory=list)
+    # Those of `failed` that this machine cannot run at all (exit status 77).
+    cannot: int = 0
 
 
 @dataclass
@@ -103,11 +110,12 @@ class Session:
         last: bool = True,
         progress: Progress | None = None,
         measure_trial: Measure = measure,
+        confine: Callable[[Bed, int], None] = confine,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ):
         self.bed, self.request, self.plan = bed, request, plan
         self.progress: Progress = progress or Silent()
-        self.measure_trial, self.clock = measure_trial, clock
+        self.measure_trial, self.confine, self.clock = measure_trial, confine, clock
         self.pass_name, self.last = pass_name, last
         self.outcome = Outcome()
         self.cores: int | None = None
@@ -131,6 +139,9 @@ class Session:
                     self._count(trial, point)
             finally:
                 self.progress.end()
+                # A testbed that went away has no CPUs to give back, and its error is on its way.
+                with held_back(), suppress(HarnessError):
+                    self._use_cores(self.bed.cores)
         return self.outcome
 
     @contextmanager
@@ -284,10 +295,9 @@ class Session:
                 run.finished[trial.key] = line
 
     def _use_cores(self, cores: int) -> None:
-        """Confine the server's machine to its first `cores` CPUs, where the testbed can."""
-        use = getattr(self.bed, "use_cores", None)
-        if use is not None and cores != self.cores:
-            use(cores)
+        """Confine the server's machine to its first `cores` CPUs."""
+        if cores != self.cores:
+            self.confine(self.bed, cores)
             self.cores = cores
 
     def _count(self, trial: Trial, point: Mapping[str, Any]) -> None:
@@ -298,6 +308,7 @@ class Session:
         self.outcome.failed.append(f"{trial.key}: {point.get('reason', '')}")
         if point["status"] != "failed":
             return
+        self.outcome.cannot += point.get("exit_status") == CANNOT
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= FAILURES_IN_A_ROW:
             raise ExperimentError(
@@ -325,6 +336,23 @@ def only_instructions(measured: Measured) -> Measured:
     """Rates of the emulator say nothing where KVM gave better ones; errors still count."""
     kept = {k: v for k, v in measured.metrics.items() if k in (*INSTRUCTIONS, "errors")}
     return replace(measured, metrics=kept, histogram=[])
+
+
+@contextmanager
+def alone(testbed: str) -> Iterator[None]:
+    """One session a testbed: two at once would measure each other."""
+    path = paths.build() / "state" / f"{testbed}.session"
+    with record.disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TestbedError(
+                    f"another session is measuring on testbed {testbed}",
+                    hint="wait for its end, or use another testbed",
+                ) from None
+            yield
 
 
 def describe(bed: Bed) -> dict[str, Any]:
@@ -376,6 +404,7 @@ def spelled(bed: Bed, plan: Plan) -> list[str]:
             cores = trial.cores
             lines.append(f"# serve on {cores} cores")
         lines.append(f"# {number}/{len(plan.trials)} {trial.key} ({', '.join(trial.experiments)})")
-        for host, argv in trial_commands(bed, trial, number, Path("logs")):
-            lines.append(f"{host.name}: {shlex.join(argv)}")
+        server, loads = trial_commands(bed, trial, number, Path("logs"))
+        lines.append(f"server: {shlex.join(server)}")
+        lines += [f"client: {shlex.join(argv)}" for argv in loads]
     return lines

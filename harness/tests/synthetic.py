@@ -88,7 +88,15 @@ def write(
     request = Request(experiments, scale, results)
     plan = make_plan(experiments, scale)
     when = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-    return Session(bed, request, plan, measure_trial=measure, clock=lambda: when).run()
+    session = Session(
+        bed,
+        request,
+        plan,
+        measure_trial=measure,
+        confine=lambda bed, cores: None,
+        clock=lambda: when,
+    )
+    return session.run()
 
 
 __all__ = ["SyntheticBed", "formula", "record", "write"]

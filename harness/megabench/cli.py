@@ -1,0 +1,544 @@
+# SPDX-License-Identifier: MIT
+"""The command line. Verbs only: what they do is in the module of the same noun.
+
+Exit status: 0 done, 1 failed (or interrupted), 2 wrong usage, 77 this machine lacks what is needed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from megabench import (
+    apps,
+    checks,
+    compare,
+    console,
+    figure,
+    paths,
+    plan,
+    record,
+    report,
+    run,
+    summary,
+    table,
+)
+from megabench.errors import HarnessError
+from megabench.experiment import (
+    SCALES,
+    Experiment,
+    UsageError,
+    Value,
+    all_experiments,
+    experiment_files,
+    load_experiment,
+)
+from megabench.interrupts import held_back, terminate_as_interrupt
+from megabench.table import Table
+from megabench.testbed import Testbed
+
+OK, FAILED, USAGE, SKIPPED = 0, 1, 2, 77
+
+
+class Verbs(TyperGroup):
+    """Turns every error that a user can understand into a message, a hint and an exit status."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HarnessError as error:
+            give_up(error)
+        except KeyboardInterrupt:
+            console.say("interrupted: what was started is stopped, finished trials are kept")
+            raise typer.Exit(FAILED) from None
+
+
+def give_up(error: HarnessError) -> NoReturn:
+    """Say what is wrong and what to do about it."""
+    console.say(f"megabench: {error.message}")
+    if error.hint:
+        console.say(f"hint: {error.hint}")
+    raise typer.Exit(USAGE if isinstance(error, UsageError) else FAILED)
+
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Experiment definition -> testbed -> load -> raw results -> table -> figure beside the "
+    "paper.",
+)
+
+
+def load_testbed(name: str, accel: str | None = None) -> Any:
+    """The testbed called `name`; the tests put a fake here."""
+    return Testbed.load(name, accel=accel)
+
+
+def main() -> None:
+    """The console script."""
+    terminate_as_interrupt()
+    app()
+
+
+# Options
+
+
+def _scale(value: str) -> str:
+    if value not in SCALES:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(SCALES)}")
+    return value
+
+
+def _maybe_scale(value: str | None) -> str | None:
+    return None if value is None else _scale(value)
+
+
+Names = Annotated[list[str] | None, typer.Argument(help="Experiments; all when left out.")]
+Bed = Annotated[
+    str,
+    typer.Option("--testbed", envvar="TESTBED", help="A name in harness/testbeds, or a TOML file."),
+]
+Scale = Annotated[str, typer.Option(envvar="SCALE", callback=_scale, help="smoke, quick or full.")]
+AnyScale = Annotated[
+    str | None,
+    typer.Option("--scale", callback=_maybe_scale, help="Only results of this scale."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="key=value[,value…]: only these points; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
+Results = Annotated[
+    Path | None, typer.Option("--results", help="Where results lie (the checkout's results/).")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print each command; run none.")]
+
+
+def chosen(names: list[str] | None) -> list[Experiment]:
+    """The experiments asked for, each once."""
+    if not names:
+        return all_experiments()
+    return [load_experiment(name) for name in dict.fromkeys(names)]
+
+
+def parse_only(words: list[str] | None) -> dict[str, tuple[Value, ...]]:
+    """`key=value,value` as a parameter's values; numbers are numbers."""
+    only: dict[str, tuple[Value, ...]] = {}
+    for word in words or []:
+        key, equals, values = word.partition("=")
+        if not equals or not key or not values:
+            raise UsageError(f"--only {word}: not of the form key=value[,value…]")
+        only[key] = (*only.get(key, ()), *(_value(text) for text in values.split(",")))
+    return only
+
+
+def _value(text: str) -> Value:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def only_for(experiment: Experiment, only: dict[str, tuple[Value, ...]]) -> bool:
+    """Whether `only` leaves anything of an experiment, when several are asked for."""
+    return all(key in experiment.grid or key in experiment.fixed for key in only)
+
+
+def show_json(content: Any) -> None:
+    """JSON on stdout."""
+    print(json.dumps(content, indent=1, ensure_ascii=False, default=str))
+
+
+def where_results(results: Path | None) -> Path:
+    """results/ of the checkout, unless told otherwise."""
+    return results or paths.results()
+
+
+def bed_name(name: str) -> str:
+    """The name under which a testbed's results lie."""
+    return load_testbed(name).name if name.endswith(".toml") or "/" in name else name
+
+
+# Looking
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """The experiments, what they claim, and how long they take."""
+    experiments = all_experiments()
+    listed: list[dict[str, Any]] = []
+    for experiment in experiments:
+        plans = {scale: plan.make_plan([experiment], scale) for scale in SCALES}
+        listed.append(
+            {
+                "id": experiment.id,
+                "title": experiment.title,
+                "claim": experiment.claim,
+                "mark": experiment.mark,
+                "systems": list(experiment.grid.get("system", ())),
+                "trials": {scale: len(one.trials) for scale, one in plans.items()},
+                "seconds": {scale: round(one.seconds) for scale, one in plans.items()},
+            }
+        )
+    if as_json:
+        show_json(listed)
+        return
+    lines = [
+        [
+            str(one["id"]),
+            str(one["title"]),
+            *(f"{plan.duration(one['seconds'][scale])}" for scale in SCALES),
+        ]
+        for one in listed
+    ]
+    console.out().print(console.rows("", ["experiment", "title", *SCALES], lines))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="EXPERIMENT")],
+    scale: Scale = "quick",
+    only: Only = None,
+    as_json: Json = False,
+) -> None:
+    """One experiment: claim, points, figures, and what a scale measures of it."""
+    experiment = load_experiment(name)
+    one = plan.make_plan([experiment], scale, parse_only(only))
+    sampling = experiment.sampling_at(scale)
+    if as_json:
+        show_json(
+            {
+                "definition": experiment.source,
+                "scale": scale,
+                "sampling": asdict(sampling),
+                "cells": experiment.cells(scale, parse_only(only)),
+                "trials": len(one.trials),
+                "seconds": round(one.seconds),
+            }
+        )
+        return
+    lines = [
+        ["claim", f"{experiment.claim} [{experiment.mark}]"],
+        ["metric", f"{experiment.metric} ({experiment.unit})"],
+        *([name, ", ".join(map(str, v))] for name, v in experiment.grid_at(scale).items()),
+        *([name, str(value)] for name, value in experiment.fixed_at(scale).items()),
+        [
+            "sampling",
+            f"{sampling.repeats} x ({sampling.warmup_s:g} s + {sampling.measure_s:g} s), "
+            f"{sampling.order}, {sampling.loop} loop",
+        ],
+        ["trials", f"{len(one.trials)} at scale {scale}, about {plan.duration(one.seconds)}"],
+        *(["figure", f"{fig.id}: {fig.title}"] for fig in experiment.figures),
+        *(["verdict", verdict.text] for verdict in experiment.verdicts),
+    ]
+    console.out().print(console.rows(f"{name}: {experiment.title}", ["", ""], lines))
+
+
+@app.command()
+def check(testbed: Bed = "local", as_json: Json = False) -> None:
+    """Whether everything is there that a run needs, and what to do about what is not."""
+    found = checks.check(testbed, load_testbed)
+    if as_json:
+        show_json([asdict(one) for one in found])
+    else:
+        lines = [[one.what, "ok" if one.ok else "missing", one.said] for one in found]
+        console.out().print(console.rows("", ["what", "", ""], lines))
+    if not all(one.ok for one in found):
+        raise typer.Exit(FAILED)
+
+
+# Testbed
+
+
+@app.command()
+def up(testbed: Bed = "local", dry_run: DryRun = False) -> None:
+    """Start the testbed and leave it running."""
+    bed = load_testbed(testbed)
+    if dry_run:
+        print(f"# start testbed {bed.name}; copy the programs to it")
+        return
+    bed.up()
+    apps.deploy(bed, list(apps.APPS))
+    console.say(f"testbed {bed.name} is up")
+
+
+@app.command()
+def deploy(testbed: Bed = "local", dry_run: DryRun = False) -> None:
+    """Copy the servers and the load generator to a testbed that is up."""
+    bed = load_testbed(testbed)
+    if dry_run:
+        for name in apps.APPS.values():
+            print(f"put build/bin/{name.server} server:{apps.remote_dir(bed.kind)}/{name.server}")
+        return
+    bed.attach()
+    for line in apps.deploy(bed, list(apps.APPS)):
+        console.say(line)
+
+
+@app.command("run")
+def run_(
+    names: Names = None,
+    testbed: Bed = "local",
+    scale: Scale = "quick",
+    only: Only = None,
+    results: Results = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="A new run, even where one was broken off.")
+    ] = False,
+    keep_up: Annotated[
+        bool, typer.Option("--keep-up", help="Leave a testbed up that this command started.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Measure; go on where a broken-off run stopped."""
+    experiments = chosen(names)
+    wanted = parse_only(only)
+    if not names:
+        experiments = [one for one in experiments if only_for(one, wanted)] or experiments
+    bed = load_testbed(testbed)
+    planned = plan.make_plan(experiments, scale, wanted, bed.cores)
+    for line in planned.left_out:
+        console.say(f"left out: {line}")
+    shared = f", {planned.shared} of them shared" if planned.shared else ""
+    console.say(
+        f"{len(planned.trials)} trials{shared}, about {plan.duration(planned.seconds)} "
+        f"on {bed.name}, once it is up"
+    )
+    if dry_run:
+        print("\n".join(run.spelled(bed, planned)))
+        return
+    if not planned.trials:
+        raise UsageError("no trial is left to run", hint="less of --only, or a larger testbed")
+    where = where_results(results)
+    record.check_space(where)
+    request = run.Request(experiments, scale, where, wanted, fresh)
+    outcome = measure_all(bed, request, planned, testbed, keep_up)
+    finish(bed.name, where, outcome, scale, as_json)
+
+
+def measure_all(
+    bed: Any, request: run.Request, planned: plan.Plan, testbed: str, keep_up: bool
+) -> run.Outcome:
+    """The session's passes, each with the testbed as it needs it."""
+    kvm = bed.kind == "vm"
+    with brought_up(bed, request, keep_up):
+        kvm = kvm and bed.accel == "kvm"
+        session = run.Session(bed, request, planned, last=not kvm, progress=console.Bar())
+        outcome = session.run()
+    if not kvm:
+        return outcome
+    console.say("instructions are counted under emulation: the testbed starts again without KVM")
+    bed.down()
+    emulated = load_testbed(testbed, "tcg")
+    request.into = outcome.runs
+    with brought_up(emulated, request, False):
+        if emulated.counter_file is None:
+            console.say("instructions are not counted: no build/bin/libinsn.so (make plugin)")
+            return outcome
+        counted = run.Session(
+            emulated,
+            request,
+            run.instruction_plan(planned),
+            pass_name=run.COUNTING,
+            progress=console.Bar(),
+        ).run()
+    outcome.ok += counted.ok
+    outcome.failed += counted.failed
+    return outcome
+
+
+@contextmanager
+def brought_up(bed: Any, request: run.Request, keep_up: bool) -> Iterator[None]:
+    """A testbed that is up with the programs on it; stopped again if this is who started it."""
+    with run.alone(bed.name):
+        was_up = bed.is_up()
+        try:
+            bed.up()
+            apps.deploy(bed, sorted({one.app for one in request.experiments}))
+            yield
+        finally:
+            if not was_up and not keep_up:
+                with held_back():
+                    bed.down()
+
+
+def finish(name: str, results: Path, outcome: run.Outcome, scale: str, as_json: bool) -> None:
+    """Draw what was measured, say what came out, and end with the right status."""
+    tables, unmeasured = [], []
+    for experiment in outcome.runs:
+        try:
+            tables.append(table.make_table(table.load_raw(results, name, experiment, scale)))
+        except record.ResultsError:
+            unmeasured.append(experiment)
+    judged = [row for one in tables for row in compare.compare(one)]
+    for one in tables:
+        table.write_table(results, name, one)
+        figure.write_figures(results, name, one)
+    if as_json:
+        show_json(
+            {
+                "testbed": name,
+                "runs": {key: str(path) for key, path in outcome.runs.items()},
+                "ok": outcome.ok,
+                "skipped": outcome.skipped,
+                "failed": outcome.failed,
+                "claims": summary.claim_rows(judged),
+            }
+        )
+    else:
+        show_summary(tables, judged)
+    for line in outcome.failed:
+        console.say(f"failed: {line.splitlines()[0]}")
+    for experiment in unmeasured:
+        console.say(f"{experiment}: no valid trial; logs in {outcome.runs[experiment]}/logs")
+    if outcome.failed:
+        raise typer.Exit(SKIPPED if outcome.cannot == len(outcome.failed) else FAILED)
+
+
+def show_summary(tables: list[Table], judged: list[compare.Judged]) -> None:
+    """System by system, then the claims."""
+    out = console.out()
+    for one in tables:
+        for grid in summary.grids(one):
+            out.print(console.grid_table(grid))
+            out.print()
+    if judged:
+        out.print(console.claims_table(judged))
+
+
+# Results
+
+
+def tables_of(names: list[str] | None, bed: str, results: Path, scale: str | None) -> list[Table]:
+    """The tables asked for, or all there are."""
+    for name in names or []:
+        if name not in experiment_files() and name not in table.measured_experiments(results, bed):
+            load_experiment(name)
+    if names:
+        found = [table.load_raw(results, bed, name, scale) for name in names]
+        return [table.make_table(one) for one in found]
+    return report.load_tables(results, bed, scale)
+
+
+@app.command("table")
+def table_(
+    names: Names = None,
+    testbed: Bed = "local",
+    scale: AnyScale = None,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Redraw the tables from raw results; with one experiment, print it as well."""
+    where, bed = where_results(results), bed_name(testbed)
+    tables = tables_of(names, bed, where, scale)
+    for one in tables:
+        path = table.write_table(where, bed, one)
+        console.say(f"wrote {path}")
+    if as_json:
+        show_json({t.raw.experiment.id: t.frame.to_dict(orient="records") for t in tables})
+    elif names:
+        for one in tables:
+            print(table.to_csv(one), end="")
+
+
+@app.command()
+def plot(
+    names: Names = None, testbed: Bed = "local", scale: AnyScale = None, results: Results = None
+) -> None:
+    """Redraw the figures from raw results."""
+    where, bed = where_results(results), bed_name(testbed)
+    for one in tables_of(names, bed, where, scale):
+        for path in figure.write_figures(where, bed, one):
+            print(path)
+
+
+@app.command("report")
+def report_(testbed: Bed = "local", scale: AnyScale = None, results: Results = None) -> None:
+    """Tables, figures, report.html and the README's results, from raw results alone."""
+    where, bed = where_results(results), bed_name(testbed)
+    tables = report.load_tables(where, bed, scale)
+    for one in tables:
+        table.write_table(where, bed, one)
+        figure.write_figures(where, bed, one)
+    path = report.write_report(where, bed, tables)
+    for readme in report.write_readmes(where, scale):
+        console.say(f"wrote {readme}")
+    print(path)
+
+
+@app.command("compare")
+def compare_(
+    names: Names = None,
+    testbed: Bed = "local",
+    other: Annotated[
+        str | None,
+        typer.Option("--with", help="Another testbed, or another results folder: not the paper."),
+    ] = None,
+    scale: AnyScale = None,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Ours beside the paper's; or beside ours of another testbed or results folder."""
+    where, bed = where_results(results), bed_name(testbed)
+    tables = tables_of(names, bed, where, scale)
+    if other is None:
+        judged = [row for one in tables for row in compare.compare(one)]
+        if as_json:
+            show_json(summary.claim_rows(judged))
+        else:
+            show_summary(tables, judged)
+        return
+    there, old_bed = (Path(other), bed) if Path(other).is_dir() else (where, other)
+    lines = []
+    for one in tables:
+        old = table.make_table(table.load_raw(there, old_bed, one.raw.experiment.id, scale))
+        metrics = [one.raw.experiment.metric, *summary.BESIDE]
+        for row in compare.differences(old, one, metrics):
+            ratio = f"{row.ratio.median:.2f}" if row.proven else "~"
+            values = [summary.number(row.old.median), summary.number(row.new.median)]
+            lines.append([one.raw.experiment.id, row.metric, row.cell, *values, ratio])
+    headings = ["experiment", "metric", "point", "theirs", "ours", "ratio (~: nothing proven)"]
+    if as_json:
+        show_json([dict(zip(headings, line, strict=True)) for line in lines])
+    else:
+        console.out().print(console.rows(f"{bed} beside {other}", headings, lines))
+
+
+@app.command()
+def down(testbed: Bed = "local", dry_run: DryRun = False) -> None:
+    """Stop the testbed and put back what it changed."""
+    bed = load_testbed(testbed)
+    if dry_run:
+        print(f"# stop testbed {bed.name}, and put back what it changed")
+        return
+    with held_back():
+        if bed.kind != "vm":
+            apps.undeploy(bed)
+        bed.down()
+    console.say(f"testbed {bed.name} is down")
+
+
+@app.command()
+def shell(testbed: Bed = "local") -> None:
+    """Log in to the running testbed's server and play."""
+    bed = load_testbed(testbed)
+    bed.attach()
+    sys.stdout.flush()
+    raise typer.Exit(subprocess.run(bed.shell_argv(), env=dict(os.environ), check=False).returncode)
