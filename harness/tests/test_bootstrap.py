@@ -208,16 +208,64 @@ def test_python__the_one_asked_for_must_fit() -> None:
     assert "PYTHON=/bin/false is not a Python 3.11 or newer" in done.stderr
 
 
-def test_venv__without_network_leaves_no_stamp(tmp_path: Path) -> None:
-    (tmp_path / "harness").mkdir()
-    (tmp_path / "harness/pyproject.toml").touch()
-    (tmp_path / "harness/requirements.lock").write_text(f"nothing==1 --hash=sha256:{'0' * 64}\n")
-    env = {"PYTHON": sys.executable, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
-    done = run(SCRIPTS / "venv.sh", tmp_path / "venv", tmp_path / "harness", env=env)
+FAKE_PYTHON = """#!/bin/sh
+echo "$*" >>"{log}"
+case "$*" in
+"-m venv"*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+*"pip "*) exit {pip} ;;
+esac
+"""
+
+
+class Environment:
+    """venv.sh on a Python that makes environments in no time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "log"
+        self.python = folder / "python"
+        self.venv = folder / "venv"
+        self.harness = folder / "harness"
+        self.harness.mkdir()
+        for name in ("pyproject.toml", "requirements.lock"):
+            (self.harness / name).write_text("nothing")
+
+    def make(self, pip: int = 0) -> subprocess.CompletedProcess[str]:
+        self.log.write_text("")
+        self.python.write_text(FAKE_PYTHON.format(log=self.log, pip=pip))
+        self.python.chmod(0o755)
+        env = {"PYTHON": str(self.python)}
+        return run(SCRIPTS / "venv.sh", self.venv, self.harness, env=env)
+
+    def installed(self) -> bool:
+        return "pip" in self.log.read_text()
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return Environment(tmp_path)
+
+
+def test_venv__second_time_does_nothing(environment: Environment) -> None:
+    assert environment.make().returncode == 0
+    assert "--require-hashes" in environment.log.read_text()
+    assert environment.make().returncode == 0
+    assert not environment.installed()
+
+
+def test_venv__made_again_when_the_lock_changes(environment: Environment) -> None:
+    environment.make()
+    (environment.harness / "requirements.lock").write_text("something")
+    environment.make()
+    assert environment.installed()
+
+
+def test_venv__without_network_names_the_cure_and_starts_over(environment: Environment) -> None:
+    done = environment.make(pip=1)
     assert done.returncode == 1
     assert "pip could not install" in done.stderr
     assert "network" in done.stderr
-    assert not (tmp_path / "venv/.stamp").exists()
+    environment.make()
+    assert environment.installed()
 
 
 # ---- preflight.sh, plan.sh, the Makefile -----------------------------------
@@ -282,9 +330,9 @@ def test_make__help_lists_every_target() -> None:
 
 @functools.cache
 def tarball() -> bytes:
-    """A kernel tree as far as fetch.py looks into it, padded so that it comes in several pieces."""
+    """A kernel tree as far as fetch.py looks into it, padded so that it comes in pieces."""
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:xz") as tar:
+    with tarfile.open(fileobj=file, mode="w") as tar:
         for name, text in (
             ("linux-6.12.7/Makefile", b"VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 7\n"),
             ("linux-6.12.7/noise", os.urandom(3 << 20)),
