@@ -33,6 +33,7 @@ struct flow {
 	bool requested;			/* the whole request is sent */
 	size_t sent, received;		/* bytes of this transaction */
 	int64_t since_ns;		/* when it entered its state */
+	uint64_t limit;			/* transactions of this connection; 0 = endless */
 	struct exchange x;
 };
 
@@ -51,6 +52,21 @@ static struct flow *flow_at(const struct loop *loop, unsigned int i)
 	return (struct flow *)((char *)loop->flows + i * flow_stride(loop));
 }
 
+/*
+ * If all first connections were of full length, all flows would reconnect at the
+ * same time, and a short window would see too many connections or too few. A
+ * warm-up takes that away: the flows begin it evenly spread over a connection.
+ */
+static uint64_t first_limit(const struct loop *loop, unsigned int i)
+{
+	const struct options *o = loop->control->options;
+	const uint64_t flow = loop->index + i * o->threads;
+
+	if (o->warmup_s == 0 && o->warmup_count == 0)
+		return o->transactions;
+	return o->transactions - (uint64_t)((double)o->transactions * flow / o->connections);
+}
+
 int flows_create(struct loop *loop)
 {
 	loop->flows = calloc(loop->nr_flows, flow_stride(loop));
@@ -64,6 +80,7 @@ int flows_create(struct loop *loop)
 		flow->fd = -1;
 		flow->x.options = loop->control->options;
 		flow->x.state = flow + 1;
+		flow->limit = first_limit(loop, i);
 		list_add_tail(&flow->link, &loop->parked);
 	}
 	loop->nr_parked = loop->nr_flows;
@@ -234,7 +251,6 @@ void flow_resume(struct flow *flow)
 static void flow_completed(struct flow *flow, bool hangup)
 {
 	struct loop *loop = flow->loop;
-	const uint64_t limit = flow->x.options->transactions;
 	int64_t now = now_ns();
 
 	histogram_record(&loop->tally->latency, now - flow->since_ns);
@@ -244,8 +260,9 @@ static void flow_completed(struct flow *flow, bool hangup)
 		flow->ready = true;
 		atomic_fetch_add(&loop->control->ready, 1);
 	}
-	if (++flow->x.transaction == limit) {
+	if (++flow->x.transaction == flow->limit) {
 		loop->tally->server_closed_first += hangup;
+		flow->limit = flow->x.options->transactions;
 		flow_close(flow);
 	}
 	flow_next(flow, now);

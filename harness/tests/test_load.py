@@ -174,6 +174,15 @@ def test_count__after_exact_warmup(pingpong: Server) -> None:
     assert pingpong.total("transactions") - before == 1920
 
 
+def test_connections__are_spread_after_warmup(pingpong: Server) -> None:
+    """Ten transactions of each flow, far less than a connection's 64: a tenth of steady state."""
+    load = Load(
+        *("--target", pingpong.target, "--connections", "64", "--transactions", "64"),
+        *("--warmup-count", "64", "--count", "640"),
+    )
+    assert 5 <= load.result["connections"] <= 20
+
+
 def test_count__after_timed_warmup_starts_in_silence(pingpong: Server) -> None:
     before = pingpong.total("transactions")
     load = Load(
