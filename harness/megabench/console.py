@@ -6,9 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from megabench.compare import Judged
 from megabench.plan import Trial, duration
@@ -30,20 +31,20 @@ def say(text: str) -> None:
     err().print(text, markup=False, soft_wrap=True)
 
 
-def rows(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> RichTable:
+def rows(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> Group:
     """A plain table: first column left, the rest as they come."""
-    table = RichTable(title=title, title_justify="left", box=None, pad_edge=False, title_style="b")
+    table = RichTable(box=None, pad_edge=False)
     for index, heading in enumerate(headings):
         table.add_column(heading, overflow="fold", no_wrap=index == 0)
     for line in lines:
-        table.add_row(*[cell.replace("[", r"\[") for cell in line])
-    return table
+        table.add_row(*[Text(cell) for cell in line])
+    return Group(Text(title, style="bold"), table) if title else Group(table)
 
 
-def grid_table(grid: Grid) -> RichTable:
+def grid_table(grid: Grid) -> Group:
     """System by system, with ratios."""
     title = f"{grid.experiment}: {grid.title} (× {grid.baseline})"
-    table = RichTable(title=title, title_justify="left", box=None, pad_edge=False, title_style="b")
+    table = RichTable(box=None, pad_edge=False)
     for name in grid.parameters:
         table.add_column(name.replace("_", " "), justify="right")
     for name in grid.headings:
@@ -51,10 +52,10 @@ def grid_table(grid: Grid) -> RichTable:
     for point, entries in grid.rows:
         cells = [f"{entry.text} {entry.times:>6}".rstrip() for entry in entries]
         table.add_row(*point, *cells)
-    return table
+    return Group(Text(title, style="bold"), table)
 
 
-def claims_table(judged: Sequence[Judged]) -> RichTable:
+def claims_table(judged: Sequence[Judged]) -> Group:
     """The paper's claims beside ours."""
     lines = []
     for row in claim_rows(judged):

@@ -48,6 +48,8 @@ INSTRUCTIONS = tuple(name for name in UNITS if name.startswith("instructions"))
 # Below this rate the timer ticks of an idling machine outweigh the transactions.
 MIN_RATE = 100.0
 READ_S = 20.0
+# Segments sent again per transaction from which on a reader should know.
+MANY_RETRANSMITS = 0.01
 # Beside an emulator the load generator is an order of magnitude faster than the server, and a
 # second thread would only take the emulator's cores.
 LOAD_THREADS = {True: 1, False: 8}
@@ -113,6 +115,7 @@ def measure(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
     measured.metrics["retransmits_server"] = after[0] - before[0]
     measured.metrics["retransmits_client"] = sum(after[1:]) - sum(before[1:])
     measured.metrics |= server_metrics(final)
+    measured.notes += retransmit_notes(measured)
     if bed.counter_file is not None:
         _count_instructions(measured, logs)
     return measured
@@ -217,6 +220,15 @@ def parse_retransmits(snmp: str) -> int:
         if "RetransSegs" in names:
             return int(values[names.index("RetransSegs")])
     return 0
+
+
+def retransmit_notes(measured: Measured) -> list[str]:
+    """A trial with many retransmissions measures them too, not the interface alone."""
+    served = sum(int(thread.get("transactions", 0)) for thread in measured.server["threads"])
+    again = sum(measured.metrics[f"retransmits_{side}"] for side in ("server", "client"))
+    if again <= MANY_RETRANSMITS * served:
+        return []
+    return [f"{again} segments retransmitted in {served} transactions"]
 
 
 def merge_results(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

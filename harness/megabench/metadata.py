@@ -6,6 +6,7 @@ when every fact that moves the numbers agrees; runs that are not alike are never
 """
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -99,9 +100,18 @@ def software() -> dict[str, str]:
     return {"megabench": __version__, "python": platform.python_version()}
 
 
+def kernel_source() -> dict[str, Any]:
+    """Where the kernel's source came from, as the fetching noted it."""
+    try:
+        noted = json.loads((paths.build() / "cache" / "linux-source.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {key: value for key, value in noted.items() if key != "path"}
+
+
 def argv() -> list[str]:
-    """The command line, its program by name: a path of one machine means nothing on another."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    """The command line, its program by name: its path means nothing on another machine."""
+    return ["megabench", *sys.argv[1:]]
 
 
 def lookup(meta: Mapping[str, Any], dotted: str) -> Any:

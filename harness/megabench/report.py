@@ -151,10 +151,11 @@ def caption(one: Table, fig: Any) -> str:
     parts = [f"{fig.title}, {figure.where(one)}."]
     if fig.needs_scaling and not one.raw.can_scale:
         parts.append("Ours is not measurable here; what can be measured stands beside it.")
+    whiskers = len(one.rows(fig.metric).dropna(subset=["lo"]))
     repeats = sorted(set(one.rows(fig.metric)["n"])) or [0]
     many = f"{repeats[0]}" if len(repeats) == 1 else f"{repeats[0]} to {repeats[-1]}"
     if repeats[-1]:
-        parts.append(f"Medians of {many} trials; whiskers are intervals.")
+        parts.append(f"Medians of {many} trials{'; whiskers are intervals' if whiskers else ''}.")
     if fig.paper:
         parts.append("Grey: the paper's.")
     return " ".join(parts)
@@ -182,6 +183,7 @@ def facts(one: Table) -> list[tuple[str, str]]:
         "sampling": meta["sampling"],
         "software": meta["software"],
         "binaries": meta["binaries"],
+        "kernel source": meta.get("kernel_source", {}),
         "client": meta["client"],
         "testbed": meta["testbed"],
     }
@@ -207,7 +209,11 @@ def inline_svg(text: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     head, _, body = text.partition(">")
+    # No wider than it was drawn: text would grow out of proportion.
+    width = re.search(r' width="([0-9.]+)pt"', head)
+    points = float(width[1]) if width else 600.0
     head = re.sub(r' (width|height)="[^"]*"', "", head)
+    head += f' style="max-width: {points * 4 / 3 * 1.15:.0f}px"'
     text = f"{head}>{body}"
     for colour, variable in THEME.items():
         text = re.sub(rf"{colour}\b", variable, text, flags=re.IGNORECASE)

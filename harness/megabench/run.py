@@ -209,6 +209,7 @@ class Session:
             "left_out": [row for row in self.plan.left_out if row.startswith(f"{experiment.id}:")],
             "software": metadata.software(),
             "binaries": metadata.binaries(),
+            "kernel_source": metadata.kernel_source(),
             "client": metadata.client_facts(),
             "testbed": describe(self.bed),
             "definition": dict(experiment.source),

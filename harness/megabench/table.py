@@ -188,6 +188,9 @@ def _cell_rows(
         count = sum(point["status"] == status for point in points)
         if count:
             notes.append(f"{count} of {len(points)} trials {words}")
+    again = sum("segments retransmitted" in " ".join(p.get("notes", [])) for p in good)
+    if again:
+        notes.append(f"many retransmissions in {again} of {len(good)} trials")
     bound = sum("client was the bottleneck" in " ".join(p.get("notes", [])) for p in good)
     if bound:
         notes.append(f"client-bound in {bound} of {len(good)} trials")
