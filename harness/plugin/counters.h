@@ -37,7 +37,7 @@ struct counters_header {
 enum slot {
 	SLOT_USER,
 	SLOT_OTHER,		/* kernel, but no function known: modules, BPF, trampolines */
-	SLOT_PAUSE,		/* blocks around a PAUSE */
+	SLOT_PAUSE,		/* loops around a PAUSE */
 	SLOT_TICK,
 	SLOT_IDLE,
 	SLOT_EVENTS,		/* EVENT_TICK is the first */

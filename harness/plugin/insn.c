@@ -11,7 +11,9 @@
  * Not all that runs is work, and what is not has counters of its own. Each vCPU is in a context:
  * work, the timer's tick, or the idle loop. The entries of certain functions (symbols.c) change
  * it; while it is not work, all instructions go to the context's slot. Waiting for another CPU is
- * told by the function or by a PAUSE in the block or right before it.
+ * told by the function or by a PAUSE in a loop, whatever the loop calls: the blocks after a PAUSE
+ * are held back until the same PAUSE comes again (then all of them were one turn of waiting), or
+ * until that looks unlikely (then they were work).
  *
  * A string instruction with a repeat prefix is a loop to the emulator: it ends its block and then
  * starts blocks of its own, one an iteration. Such a block counts only if the one before it on the
@@ -38,20 +40,30 @@
 #define MAX_INSN_BYTES 15
 #define KERNEL_HALF (UINT64_C(1) << 63)
 
+/* Blocks held back after a PAUSE: a turn of timer_delete_sync, the longest known, takes 15. */
+#define HELD_MAX 64
+
 /*
  * A block as the callbacks get it: length, slot, and, for a block that ends with a repeated
- * string instruction, the low half of that instruction's address.
+ * string instruction or with a PAUSE, the low half of that instruction's address.
  */
 #define PACK_LENGTH_BITS 10
 #define PACK_SLOT_BITS 22
-#define PACK_REPEAT_SHIFT (PACK_LENGTH_BITS + PACK_SLOT_BITS)
+#define PACK_LAST_SHIFT (PACK_LENGTH_BITS + PACK_SLOT_BITS)
+
+struct held {
+	uint64_t amount;
+	unsigned int slot;
+};
 
 struct vcpu {
 	uint64_t *row;
 	uint64_t *into;		/* exact=on: where the running block's instructions go; or NULL */
 	uint32_t repeat;	/* the string instruction that ended the last block; or 0 */
+	uint32_t pause;		/* the PAUSE after which blocks are held back; or 0: none are */
 	uint16_t context;	/* SLOT_TICK, SLOT_IDLE; or 0: work */
-	bool paused;		/* the last block held a PAUSE */
+	uint16_t held_count;
+	struct held held[HELD_MAX];
 } __attribute__((aligned(64)));
 
 PLUGIN_EXPORT int qemu_plugin_version;
@@ -71,9 +83,9 @@ static inline void add(uint64_t *counter, uint64_t amount)
 			 __ATOMIC_RELAXED);
 }
 
-static inline uintptr_t pack(uint64_t length, uint64_t slot, uint32_t repeat)
+static inline uintptr_t pack(uint64_t length, uint64_t slot, uint32_t last)
 {
-	return length | slot << PACK_LENGTH_BITS | (uint64_t)repeat << PACK_REPEAT_SHIFT;
+	return length | slot << PACK_LENGTH_BITS | (uint64_t)last << PACK_LAST_SHIFT;
 }
 
 static inline unsigned int packed_length(uintptr_t block)
@@ -86,24 +98,51 @@ static inline unsigned int packed_slot(uintptr_t block)
 	return block >> PACK_LENGTH_BITS & ((1u << PACK_SLOT_BITS) - 1);
 }
 
-static inline uint32_t packed_repeat(uintptr_t block)
+static inline uint32_t packed_last(uintptr_t block)
 {
-	return block >> PACK_REPEAT_SHIFT;
+	return block >> PACK_LAST_SHIFT;
+}
+
+/* What was held back was work after all. */
+static void release_held(struct vcpu *vcpu)
+{
+	for (unsigned int i = 0; i < vcpu->held_count; i++)
+		add(&vcpu->row[vcpu->held[i].slot], vcpu->held[i].amount);
+	vcpu->held_count = 0;
+	vcpu->pause = 0;
+}
+
+/* What was held back was a turn of waiting. */
+static void drop_held(struct vcpu *vcpu)
+{
+	for (unsigned int i = 0; i < vcpu->held_count; i++)
+		add(&vcpu->row[SLOT_PAUSE], vcpu->held[i].amount);
+	vcpu->held_count = 0;
+}
+
+static uint64_t *hold_back(struct vcpu *vcpu, unsigned int slot)
+{
+	struct held *held;
+
+	if (vcpu->held_count == HELD_MAX) {
+		release_held(vcpu);
+		return &vcpu->row[slot];
+	}
+	held = &vcpu->held[vcpu->held_count++];
+	held->slot = slot;
+	held->amount = 0;
+	return &held->amount;
 }
 
 static inline void count(struct vcpu *vcpu, uintptr_t block)
 {
-	unsigned int slot = packed_slot(block);
+	unsigned int slot = vcpu->context ? vcpu->context : packed_slot(block);
+	uint64_t *counter = vcpu->pause ? hold_back(vcpu, slot) : &vcpu->row[slot];
 
-	if (vcpu->context)
-		slot = vcpu->context;
-	else if (vcpu->paused)
-		slot = SLOT_PAUSE;
-	vcpu->paused = false;
 	if (plugin.exact)
-		vcpu->into = &vcpu->row[slot];
+		vcpu->into = counter;
 	else
-		add(&vcpu->row[slot], packed_length(block));
+		add(counter, packed_length(block));
 }
 
 static void run_block(unsigned int index, void *block)
@@ -119,7 +158,7 @@ static void run_block_before_repeat(unsigned int index, void *block)
 {
 	struct vcpu *vcpu = &plugin.vcpus[index];
 
-	vcpu->repeat = packed_repeat((uintptr_t)block);
+	vcpu->repeat = packed_last((uintptr_t)block);
 	count(vcpu, (uintptr_t)block);
 }
 
@@ -127,7 +166,7 @@ static void run_block_before_repeat(unsigned int index, void *block)
 static void run_repeat(unsigned int index, void *block)
 {
 	struct vcpu *vcpu = &plugin.vcpus[index];
-	uint32_t repeat = packed_repeat((uintptr_t)block);
+	uint32_t repeat = packed_last((uintptr_t)block);
 
 	if (vcpu->repeat == repeat) {
 		vcpu->into = NULL;
@@ -137,10 +176,21 @@ static void run_repeat(unsigned int index, void *block)
 	count(vcpu, (uintptr_t)block);
 }
 
+/* A block that ends with a PAUSE, the first one or another turn's. */
 static void run_pause(unsigned int index, void *block)
 {
-	run_block(index, block);
-	plugin.vcpus[index].paused = true;
+	struct vcpu *vcpu = &plugin.vcpus[index];
+	uint32_t pause = packed_last((uintptr_t)block);
+
+	if (vcpu->pause == pause)
+		drop_held(vcpu);
+	else
+		release_held(vcpu);
+	vcpu->repeat = 0;
+	vcpu->pause = 0;
+	count(vcpu, (uintptr_t)block);
+	if (!vcpu->context)
+		vcpu->pause = pause;
 }
 
 /* Should a way out of a context have been missed, it ends here at the latest. */
@@ -161,7 +211,10 @@ static void run_insn(unsigned int index, void *unused)
 
 static void enter_context(unsigned int index, void *context)
 {
-	plugin.vcpus[index].context = (uintptr_t)context;
+	struct vcpu *vcpu = &plugin.vcpus[index];
+
+	release_held(vcpu);
+	vcpu->context = (uintptr_t)context;
 }
 
 static void note_event(unsigned int index, void *slot)
@@ -179,8 +232,8 @@ static bool insn_is(const struct qemu_plugin_insn *insn,
 	return test(plugin.data_is_copied ? copy : (const uint8_t *)data, size);
 }
 
-/* Never 0, and still unlike its neighbours': such an instruction has two bytes at least. */
-static uint32_t repeat_id(const struct qemu_plugin_insn *insn)
+/* Never 0, and still unlike its neighbours': string and PAUSE have two bytes at least. */
+static uint32_t id_of(const struct qemu_plugin_insn *insn)
 {
 	return qemu_plugin_insn_vaddr(insn) | 1;
 }
@@ -223,11 +276,11 @@ static void instrument_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 		instrument_entry(tb, function);
 	}
 	if (insn_is(last, decode_is_rep_string)) {
-		uintptr_t block = pack(length, slot, repeat_id(last));
+		uintptr_t block = pack(length, slot, id_of(last));
 
 		on_start(tb, length == 1 ? run_repeat : run_block_before_repeat, block);
-	} else if (insn_is(last, decode_is_pause)) {
-		on_start(tb, run_pause, pack(length, SLOT_PAUSE, 0));
+	} else if (!(function && function->spins) && insn_is(last, decode_is_pause)) {
+		on_start(tb, run_pause, pack(length, SLOT_PAUSE, id_of(last)));
 	} else {
 		on_start(tb, is_user ? run_user_block : run_block, pack(length, slot, 0));
 	}

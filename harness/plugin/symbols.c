@@ -20,8 +20,8 @@ struct trait {
 };
 
 /*
- * The first row that matches counts. Loops that wait inline (csd_lock_wait, seqlock readers, bit
- * locks) have no name; the PAUSE in them gives them away, see insn.c.
+ * The first row that matches counts. Loops that wait inline (csd_lock_wait, timer_delete_sync,
+ * seqlock readers, bit locks) have no name; the PAUSE in them gives them away, see insn.c.
  */
 static const struct trait traits[] = {
 	/* Waiting for a lock whose owner runs elsewhere. */
@@ -48,6 +48,9 @@ static const struct trait traits[] = {
 	  .event = EVENT_TICK },
 	{ "sysvec_apic_timer_interrupt", .ticks = true },
 	{ "irq_exit_rcu", .at_entry = CONTEXT_WORK },
+	/* But this one follows the clock, not the work. */
+	{ "sched_balance_softirq", .at_entry = CONTEXT_TICK },
+	{ "handle_softirqs", .inside = CONTEXT_WORK },
 
 	/* The idle loop and what it calls, until something is there to do. */
 	{ "do_idle", .inside = CONTEXT_IDLE },

@@ -61,11 +61,32 @@ function copy_twice			/* 6: one string instruction after the other */
 	rep stosb
 	ret
 
-function waits_inline			/* 1; spin 1 + 3 * 3: the first block holds a pause */
+function waits_inline			/* 3, its last look and ret; spin (1 + 1) + 2 * 3 */
 	movw	$3, %cx
 1:	pause
 	decw	%cx
 	jnz	1b
+	ret
+
+function waits_by_call			/* 4, and 3 of looks; spin (1 + 1) + 4 * (1 + 1 + 3 + 2) */
+	movw	$5, %cx
+1:	pause
+	call	looks
+	decw	%cx
+	jnz	1b
+	ret
+
+function looks				/* 3 of the last call */
+	nop
+	nop
+	ret
+
+function pauses_once			/* 1 + 2 * 100 + 2, what followed was work; spin 1 */
+	pause
+	movw	$100, %cx
+1:	decw	%cx
+	jnz	1b
+	nop
 	ret
 
 function queued_spin_lock_slowpath	/* spin 4 */
@@ -122,13 +143,15 @@ function straight.cold			/* 3 */
 	nop
 	ret
 
-function main				/* 15 calls + 3; hlt is in the last block but never runs */
+function main				/* 17 calls + 3; hlt is in the last block but never runs */
 	call	straight
 	call	copy_inline
 	call	copy_target
 	call	copy_nothing
 	call	copy_twice
 	call	waits_inline
+	call	waits_by_call
+	call	pauses_once
 	call	queued_spin_lock_slowpath
 	call	asm_sysvec_apic_timer_interrupt
 	call	tick_work
