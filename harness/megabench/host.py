@@ -46,7 +46,7 @@ class Process(Protocol):
         """Send USR1, TERM, ..."""
 
     def wait(self, timeout: float) -> int:
-        """Its exit status (128 + n after signal n), or CommandTimeoutError."""
+        """Its exit status, or CommandTimeoutError. 128 and more: a signal (over SSH just 128)."""
 
     def kill(self) -> None:
         """End it now, whatever it is doing. Does nothing if it has ended."""

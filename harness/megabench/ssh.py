@@ -23,7 +23,7 @@ from .host import KILL_DEADLINE_S, Completed, LineReader, Process, checked
 # Its failures reach us as exceptions; tracebacks of its threads would only be noise.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
-CONNECT_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 60.0
 # The far end ends a command by itself at its deadline; ours comes later, for a dead connection.
 GRACE_S = 15.0
 PUT = 'chmod "$1" "$2" && mv -f "$2" "$3" && if [ "$(id -u)" = 0 ]; then chown 0:0 "$3"; fi'
@@ -101,21 +101,23 @@ class SshHost:
         return self._connection
 
     def _open(self) -> Connection:
-        options: dict[str, object] = {"banner_timeout": CONNECT_TIMEOUT_S}
+        options: dict[str, object] = {
+            "banner_timeout": CONNECT_TIMEOUT_S,
+            "auth_timeout": CONNECT_TIMEOUT_S,
+        }
         if self.key is not None:
             options |= {
                 "key_filename": str(self.key),
                 "look_for_keys": False,
                 "allow_agent": False,
             }
-        if self.connect is not None:
-            options["sock"] = self.connect()
         connection = Connection(
             self.address,
             user=self.user,
             port=self.port,
             connect_timeout=CONNECT_TIMEOUT_S,
             connect_kwargs=options,
+            # The user's ssh_config is about the user's machines, not about our guest.
             config=Config(lazy=True) if self.connect else None,
         )
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
@@ -128,6 +130,8 @@ class SshHost:
             where = self.address if self.port == 22 else f"[{self.address}]:{self.port}"
             keys.add(where, kind, key)
         try:
+            if self.connect is not None:
+                options["sock"] = self.connect()
             connection.open()
         except (OSError, paramiko.SSHException, EOFError) as error:
             raise TestbedError(
@@ -159,9 +163,10 @@ class SshHost:
         check: bool = True,
         input: str | None = None,
     ) -> Completed:
+        connection = self.connection
         bounded = ["timeout", "--kill-after=5", f"{timeout:.3f}", *argv]
         try:
-            result = self.connection.run(
+            result = connection.run(
                 self.command(bounded),
                 hide=True,
                 warn=True,

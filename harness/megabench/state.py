@@ -52,12 +52,26 @@ def processes_with(token: str) -> list[int]:
     return found
 
 
+def signalled(token: str, number: signal.Signals) -> bool:
+    found = processes_with(token)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return bool(found)
+
+
 def end_processes(token: str) -> None:
     for number, deadline in ((signal.SIGTERM, TERM_DEADLINE_S), (signal.SIGKILL, KILL_DEADLINE_S)):
-        for pid in processes_with(token):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        if wait_until(lambda: not processes_with(token), timeout=deadline):
+        # In the midst of exec a process has no environment to be seen: look twice, and signal
+        # whatever comes up late.
+        quiet = 0
+
+        def gone(number: signal.Signals = number) -> bool:
+            nonlocal quiet
+            quiet = 0 if signalled(token, number) else quiet + 1
+            return quiet == 2
+
+        if wait_until(gone, timeout=deadline, every=0.05):
             return
     left = ", ".join(map(str, processes_with(token)))
     raise TestbedError(f"processes of the testbed do not end: {left}", "end them by hand")

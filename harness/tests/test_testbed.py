@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""Definitions of testbeds: the shipped ones load, the malformed ones name file and key."""
+
+import os
+import signal
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megabench import paths
+from megabench.definition import Table
+from megabench.errors import DefinitionError, TestbedError
+from megabench.ssh import SshHost
+from megabench.testbed import Testbed, uninterrupted
+from megabench.vm import VmTestbed
+
+TESTBEDS = paths.harness() / "testbeds"
+Write = Callable[[str, str, str], Path]
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ACCEL", raising=False)
+    monkeypatch.setenv("MEGABENCH_BUILD", str(tmp_path / "build"))
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Write:
+    """A shipped definition with one piece of text replaced."""
+
+    def write(name: str, old: str, new: str) -> Path:
+        text = (TESTBEDS / f"{name}.toml").read_text()
+        assert old in text
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text.replace(old, new, 1))
+        return path
+
+    return write
+
+
+def test_load__local() -> None:
+    testbed = Testbed.load("local")
+    assert isinstance(testbed, VmTestbed)
+    assert (testbed.name, testbed.kind, testbed.is_virtual) == ("local", "vm", True)
+    assert testbed.server_address == "198.18.0.2"
+    assert testbed.server_address6 == "fd6d:6567:6170::2"
+    assert testbed.cores == 8
+    assert testbed.accel is None
+    assert testbed.can_scale == (len(os.sched_getaffinity(0)) > 8)
+    assert testbed.can_scale == (testbed.why_not_scale == "")
+
+
+def test_load__cluster_example() -> None:
+    testbed = Testbed.load("cluster-example")
+    assert (testbed.kind, testbed.is_virtual, testbed.can_scale) == ("ssh", False, True)
+    assert isinstance(testbed.server, SshHost)
+    assert testbed.server.address == "server.example.net"
+    assert [client.name for client in testbed.clients] == ["client0"]
+    tunings = testbed.tunings()
+    assert [host.name for host, _ in tunings] == ["server", "client0"]
+    assert tunings[0][1].interface == "eth1"
+
+
+def test_load__every_shipped_definition_is_toml_with_its_own_name() -> None:
+    for path in TESTBEDS.glob("*.toml"):
+        assert tomllib.loads(path.read_text())["testbed"]["name"] == path.stem
+
+
+def test_load__unknown_name_lists_the_known() -> None:
+    with pytest.raises(TestbedError) as error:
+        Testbed.load("nowhere")
+    assert "nowhere" in error.value.message
+    assert "local" in error.value.hint
+
+
+def test_load__path_of_a_file(changed: Write) -> None:
+    path = changed("local", 'name = "local"', 'name = "mine"')
+    assert Testbed.load(str(path)).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "key", "problem"),
+    [
+        ("local", "[server]", "[server", "", "is not TOML"),
+        ("local", 'kind = "vm"', 'kind = "cloud"', "testbed.kind", "must be one of vm, ssh"),
+        ("local", 'kind = "vm"', "", "testbed.kind", "is missing"),
+        ("local", "cores = 8", "cores = 0", "server.cores", "at least 1"),
+        ("local", "cores = 8", "cores = true", "server.cores", "whole number"),
+        ("local", "cores = 8", 'cores = "8"', "server.cores", "whole number"),
+        ("local", "cores = 8", "cores = 8\ncoers = 8", "server.coers", "not known"),
+        ("local", "198.18.0.2/24", "198.18.0.2", "server.address", "address/prefix"),
+        ("local", "198.18.0.2/24", "198.18.0.999/24", "server.address", "not an IP address"),
+        ("local", "198.18.0.1/24", "fd00::1/64", "client.address", "IPv4"),
+        ("local", 'accel = "auto"', 'accel = "hax"', "vm.accel", "one of auto, tcg, kvm"),
+        ("local", 'rps = "all"', 'rps = "some"', "tune.server.rps", "one of all, off, leave"),
+        ("local", '"65535"', "65535", "tune.server.sysctl.net.core.somaxconn", "string"),
+        ("local", "[vm]", "[virtual]", "vm", "is missing"),
+        ("cluster-example", 'interface = "eth1"', "", "server.interface", "is missing"),
+        ("cluster-example", "[[client]]", "[client]", "client", "list of tables"),
+        ("cluster-example", 'host = "client1', 'hots = "client1', "client[0].host", "is missing"),
+    ],
+)
+def test_load__malformed(
+    changed: Write, name: str, old: str, new: str, key: str, problem: str
+) -> None:
+    path = changed(name, old, new)
+    with pytest.raises(DefinitionError) as error:
+        Testbed.load(str(path))
+    assert error.value.message.startswith(f"{path}: {key}")
+    assert problem in error.value.message
+
+
+@pytest.mark.parametrize(("accel", "wanted"), [("tcg", "tcg"), ("kvm", "kvm")])
+def test_load__accel_from_environment(
+    monkeypatch: pytest.MonkeyPatch, accel: str, wanted: str
+) -> None:
+    monkeypatch.setenv("ACCEL", accel)
+    testbed = Testbed.load("local")
+    assert isinstance(testbed, VmTestbed)
+    assert testbed.machine.accel == wanted
+
+
+def test_load__unknown_accel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCEL", "xen")
+    with pytest.raises(TestbedError, match="ACCEL=xen"):
+        Testbed.load("local")
+
+
+def test_attach__not_up() -> None:
+    with pytest.raises(TestbedError, match="not up"):
+        Testbed.load("local").attach()
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [(3, lambda table: table.text("key")), ([], lambda table: table.tables("key"))],
+)
+def test_table__wrong_type(value: Any, read: Callable[[Table], Any]) -> None:
+    with pytest.raises(DefinitionError, match=r"file: part\.key: must be"):
+        read(Table(Path("file"), "part", {"key": value}))
+
+
+def test_uninterrupted__holds_ctrl_c_off() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with uninterrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
