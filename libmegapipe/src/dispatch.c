@@ -2,10 +2,16 @@
 /*
  * Completions: a system call fetches many, mp_dispatch() hands out one.
  *
- * A handle that is given up may have completions in the buffer, which the
- * program must not see.  They are not searched for: the id is noted in gone[],
- * and every completion handed out is looked up there, which takes one load as
- * long as its key is not marked.  The notes end when the buffer is empty.
+ * A handle that is given up may have completions in the buffer, or commands in
+ * the batch before the one that gives it up, which complete as they are run.
+ * The program must not see them.  They are not searched for: the id is noted,
+ * and every completion handed out is looked up, which takes one load as long as
+ * its key is not marked.
+ *
+ * An epoch lasts from one empty buffer to the next.  The system call that
+ * begins an epoch runs all that was collected in the one before, so completions
+ * of a handle come in the epoch in which it was given up or in the next: two
+ * sets of notes are kept, and the older is cleared for the new epoch.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -22,24 +28,34 @@ static const uint8_t command_of[16] = {
 	[MEGAPIPE_OP_UNREGISTER ... 15] = MP_FAILED,
 };
 
-static void clear_gone(struct mp_channel *ch)
+static void clear_gone(struct mp_channel *ch, unsigned int set)
 {
-	for (; ch->nr_gone; ch->nr_gone--)
-		ch->gone_head[mp_gone_key(ch->gone[ch->nr_gone].id)] = 0;
+	struct mp_gone *gone = &ch->gone[set];
+
+	for (; gone->nr; gone->nr--) {
+		unsigned int key = mp_gone_key(gone->records[gone->nr].id);
+
+		ch->gone_heads[key].of[set] = 0;
+	}
 }
 
 /*
- * Only completions that were in the buffer when the handle was given up: later
- * ones say that a stale handle was used, and that is for the program to know.
+ * -EBADF is the answer to the use of a stale handle, which is for the program
+ * to know; a handle that is one never completes with it.
  */
 static bool is_gone(const struct mp_channel *ch,
 		    const struct megapipe_event *ev)
 {
-	unsigned int i = ch->gone_head[mp_gone_key(ev->handle)];
+	unsigned int set, i;
 
-	for (; i; i = ch->gone[i].next)
-		if (ch->gone[i].id == ev->handle && ev < ch->gone[i].end)
-			return true;
+	if (ev->res == -EBADF)
+		return false;
+	for (set = 0; set < 2; set++) {
+		i = ch->gone_heads[mp_gone_key(ev->handle)].of[set];
+		for (; i; i = ch->gone[set].records[i].next)
+			if (ch->gone[set].records[i].id == ev->handle)
+				return true;
+	}
 	return false;
 }
 
@@ -79,15 +95,15 @@ static void sweep(struct mp_channel *ch)
 	}
 	ch->ev_next = ch->events;
 	ch->ev_end = ch->ev_limit = to;
-	clear_gone(ch);
 }
 
-/* The buffer is empty: begin at its front again. */
+/* The buffer is empty: a new epoch, unless commands of the last are left. */
 void mp_rewind(struct mp_channel *ch)
 {
 	ch->ev_next = ch->ev_end = ch->events;
 	ch->ev_limit = ch->events + ch->fetch;
-	clear_gone(ch);
+	if (likely(!ch->lagging))
+		clear_gone(ch, ++ch->epoch % 2);
 }
 
 /*
@@ -116,22 +132,39 @@ int mp_make_room(struct mp_channel *ch, size_t nr)
 	return 0;
 }
 
-/* The handle is given up: drop its completions up to the last one fetched. */
-void mp_forget(mp_handle handle)
+/* Every note is taken: settle what they are about, and begin anew. */
+static int settle(struct mp_channel *ch)
+{
+	int ret = mp_drain(ch, ch->cmds + 1);
+
+	if (ret)
+		return ret;
+	sweep(ch);
+	clear_gone(ch, 0);
+	clear_gone(ch, 1);
+	return 0;
+}
+
+/* Note that the handle is given up. */
+int mp_forget(mp_handle handle)
 {
 	struct mp_channel *ch = handle.channel;
 	unsigned int key = mp_gone_key(handle.id);
-	unsigned int i;
+	unsigned int set = ch->epoch % 2;
+	struct mp_gone *gone = &ch->gone[set];
+	int ret;
 
-	if (ch->nr_gone == MP_GONE_MAX)
-		sweep(ch);
-	i = ++ch->nr_gone;
-	ch->gone[i] = (struct mp_gone) {
-		.id = handle.id,
-		.next = ch->gone_head[key],
-		.end = ch->ev_end,
-	};
-	ch->gone_head[key] = (uint8_t)i;
+	if (unlikely(gone->nr == MP_GONE_MAX)) {
+		ret = settle(ch);
+		if (ret)
+			return ret;
+		return mp_forget(handle);
+	}
+	gone->nr++;
+	gone->records[gone->nr].id = handle.id;
+	gone->records[gone->nr].next = ch->gone_heads[key].of[set];
+	ch->gone_heads[key].of[set] = (uint8_t)gone->nr;
+	return 0;
 }
 
 static __attribute__((noinline)) int fetch(struct mp_channel *ch,
@@ -159,7 +192,7 @@ int mp_dispatch(struct mp_channel *channel, struct mp_event *event,
 				return ret;
 		}
 		ev = channel->ev_next++;
-		if (likely(!channel->gone_head[mp_gone_key(ev->handle)]) ||
+		if (likely(!channel->gone_heads[mp_gone_key(ev->handle)].any) ||
 		    !is_gone(channel, ev))
 			break;
 		mp_disown(channel, ev);

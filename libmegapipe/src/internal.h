@@ -25,11 +25,22 @@
 #define MP_GONE_KEYS	256	/* a power of 2 */
 #define MP_GONE_MAX	255	/* so that an index fits in a byte */
 
-/* A handle given up while completions were waiting in the buffer. */
+/*
+ * The handles given up in one epoch: chains by the low bits of their ids.
+ * [0] of records is not used: 0 ends a chain.
+ */
 struct mp_gone {
-	int id;
-	uint8_t next;			/* in the chain of its key, 0 ends it */
-	struct megapipe_event *end;	/* completions before this are dropped */
+	unsigned int nr;
+	struct {
+		int id;
+		uint8_t next;
+	} records[MP_GONE_MAX + 1];
+};
+
+/* The heads of a key's chains in both sets, to be looked at with one load */
+union mp_gone_heads {
+	uint8_t of[2];
+	uint16_t any;
 };
 
 struct mp_channel {
@@ -58,12 +69,13 @@ struct mp_channel {
 	struct iovec *iovs;
 
 	/*
-	 * Handles given up since the buffer was last empty: chains in gone[]
-	 * by the low bits of the id.  A completion is looked up with one load.
+	 * Handles given up in this epoch and in the one before it, see
+	 * dispatch.c.
 	 */
-	unsigned int nr_gone;
-	uint8_t gone_head[MP_GONE_KEYS];
-	struct mp_gone gone[MP_GONE_MAX + 1];	/* [0] is not used */
+	unsigned int epoch;
+	bool lagging;			/* the last run left commands */
+	union mp_gone_heads gone_heads[MP_GONE_KEYS];
+	struct mp_gone gone[2];
 
 	struct megapipe_cmd grave;	/* takes requests after mp_destroy() */
 	struct mp_channel *next_free;
@@ -84,7 +96,7 @@ int mp_drain(struct mp_channel *ch, const struct megapipe_cmd *below);
 
 void mp_rewind(struct mp_channel *ch);
 int mp_make_room(struct mp_channel *ch, size_t nr);
-void mp_forget(mp_handle handle);
+int mp_forget(mp_handle handle);
 void mp_disown(struct mp_channel *ch, const struct megapipe_event *ev);
 
 static inline uint64_t mp_address(const void *p)

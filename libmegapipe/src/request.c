@@ -45,6 +45,7 @@ int mp_run(struct mp_channel *ch, unsigned int min_events, int64_t timeout_ns)
 	fetched = mp_sys_ioctl(ch->fd, MEGAPIPE_IOC_DISPATCH, &run);
 	if (fetched > 0)
 		ch->ev_end += fetched;
+	ch->lagging = run.done_cmds != nr;
 	if (likely(run.done_cmds == nr)) {
 		ch->cmd_next = ch->cmds;
 		ch->iov_used = 0;
@@ -171,13 +172,19 @@ int mp_register(struct mp_channel *channel, int fd, void *cookie,
 	return 0;
 }
 
-/* Forget first: what the command itself fetches is none of the handle's. */
 static inline int give_up(mp_handle handle, uint8_t op)
 {
-	if (unlikely(!handle.channel))
+	struct mp_channel *ch = handle.channel;
+	int ret;
+
+	if (unlikely(!ch || handle.id <= 0))
 		return -EBADF;
-	if (handle.channel->ev_next != handle.channel->ev_end)
-		mp_forget(handle);
+	/* Only what is in the buffer or in the batch has completions to come. */
+	if (ch->ev_next != ch->ev_end || ch->cmd_next != ch->cmds) {
+		ret = mp_forget(handle);
+		if (unlikely(ret))
+			return ret;
+	}
 	return push(handle, (struct megapipe_cmd) { .op = op });
 }
 

@@ -35,16 +35,21 @@ struct mp_channel *fake_channel(unsigned int threshold)
 }
 
 /* The cookie is the handle plus 100. */
-void fake_complete(int handle, uint16_t op, int res)
+static struct megapipe_event completion(int handle, uint16_t op, int res)
 {
-	ASSERT(fake.nr_ready < FAKE_LOG);
-	fake.ready[fake.nr_ready++] = (struct megapipe_event) {
+	return (struct megapipe_event) {
 		.cookie = (uint64_t)handle + 100,
 		.handle = handle,
 		.res = res,
 		.op = op,
 		.aux = op == MEGAPIPE_OP_ACCEPT ? 7 : 0,
 	};
+}
+
+void fake_complete(int handle, uint16_t op, int res)
+{
+	ASSERT(fake.nr_ready < FAKE_LOG);
+	fake.ready[fake.nr_ready++] = completion(handle, op, res);
 }
 
 void fake_mark_stale(int handle)
@@ -108,6 +113,13 @@ static unsigned int run_commands(const struct megapipe_dispatch *d,
 		} else if (cmd->op == MEGAPIPE_OP_UNREGISTER ||
 			   cmd->op == MEGAPIPE_OP_CLOSE) {
 			drop(cmd->handle);
+		} else if (fake.instant && (cmd->op == MEGAPIPE_OP_READ ||
+					    cmd->op == MEGAPIPE_OP_WRITE)) {
+			if (*posted < d->max_events)
+				events[(*posted)++] = completion(cmd->handle,
+								 cmd->op, 1);
+			else
+				fake_complete(cmd->handle, cmd->op, 1);
 		} else if (cmd->op == MEGAPIPE_OP_WRITEV) {
 			fake.vectors[fake.nr_ran] =
 				*(struct iovec *)(uintptr_t)cmd->addr;

@@ -115,6 +115,44 @@ static void number_reused__not_dropped(void)
 	mp_destroy(channel);
 }
 
+/* Asked for before the handle is given up, completed by the same call */
+static void same_batch__dropped(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+
+	fake.instant = true;
+	mp_read(handle(channel, 1), buf, 1);
+	mp_read(handle(channel, 2), buf, 1);
+	mp_write(handle(channel, 1), buf, 1);
+	mp_close(handle(channel, 1));
+	mp_read(handle(channel, 3), buf, 1);
+	EXPECT_EQ(next_id(channel), 2);
+	EXPECT_EQ(fake.nr_calls, 1);
+	EXPECT_EQ(next_id(channel), 3);
+	EXPECT_EQ(next_id(channel), 0);
+	mp_destroy(channel);
+}
+
+/* The batch stops before the close, for want of room, and is run in two. */
+static void same_batch__in_two_parts(void)
+{
+	struct mp_channel *channel = fake_channel(1024);
+	int i;
+
+	fake.instant = true;
+	fake_mark_stale(9);
+	for (i = 0; i < 300; i++)
+		mp_read(handle(channel, 9), buf, 1);
+	mp_read(handle(channel, 1), buf, 1);
+	mp_close(handle(channel, 1));
+	for (i = 0; i < 300; i++)
+		EXPECT_EQ(next_id(channel), 9);
+	EXPECT_EQ(fake.nr_calls, 2);
+	EXPECT_EQ(next_id(channel), 0);
+	EXPECT_EQ(fake.nr_ran, 302);
+	mp_destroy(channel);
+}
+
 /* More handles given up than the library takes notes of */
 static void many__all_dropped(void)
 {
@@ -175,44 +213,73 @@ static void destroy__closes_the_accepted(void)
 }
 
 /*
- * Against a model: random completions, requests and unregistrations.  The
- * program must see exactly the completions of handles that it has not given
- * up since they became ready, in order.  A handle gets new completions, as a
- * new handle with the same number would, once the kernel has dropped the old.
+ * Against a model: random completions, requests and unregistrations of 40
+ * handles, whose successors have the same slot in their numbers.  The program
+ * must see the completions of handles that it has not given up, in order, and
+ * no others.
  */
-#define MODEL_IDS 40
+#define MODEL_HANDLES	40
+#define MODEL_STEPS	1000
+
+struct model {
+	struct mp_channel *channel;
+	int ids[MODEL_HANDLES];
+	int queue[MODEL_STEPS];	/* completions to come; 0: dropped */
+	int head, tail;
+};
+
+static void model_drop(struct model *m, int *id)
+{
+	int i;
+
+	ASSERT_EQ(mp_unregister(handle(m->channel, *id)), 0);
+	for (i = m->head; i < m->tail; i++)
+		if (m->queue[i] == *id)
+			m->queue[i] = 0;
+	*id += 1 << 20;
+}
+
+static int model_next(struct model *m)
+{
+	while (m->head < m->tail && !m->queue[m->head])
+		m->head++;
+	return m->head < m->tail ? m->queue[m->head++] : 0;
+}
+
+static bool model_knows(const struct model *m, int id)
+{
+	return !id || m->ids[id % (1 << 20) / 64] == id;
+}
 
 static void run_model(struct mp_channel *channel)
 {
-	unsigned int pushed = 0, gone[MODEL_IDS] = { 0 };
-	int queue[600], head = 0, tail = 0, i, step, nr, id;
+	struct model m = { .channel = channel };
+	int step, id, seen;
 
-	for (step = 0; step < 600; step++) {
-		nr = (int)(random() % MODEL_IDS);
-		id = 1 + nr * 64;
+	for (id = 0; id < MODEL_HANDLES; id++)
+		m.ids[id] = (1 << 20) + id * 64;
+	for (step = 0; step < MODEL_STEPS; step++) {
+		int *of = &m.ids[random() % MODEL_HANDLES];
+
 		switch (random() % 8) {
-		case 0: case 1: case 2:
-			if (fake.nr_ran < gone[nr])
-				break;
-			fake_complete(id, MEGAPIPE_OP_READ, 1);
-			queue[tail++] = id;
+		case 0: case 1:
+			if (!fake.instant) {
+				fake_complete(*of, MEGAPIPE_OP_READ, 1);
+				m.queue[m.tail++] = *of;
+			}
 			break;
-		case 3:
-			ASSERT_EQ(mp_unregister(handle(channel, id)), 0);
-			gone[nr] = ++pushed;
-			for (i = head; i < tail; i++)
-				if (queue[i] == id)
-					queue[i] = 0;
+		case 2:
+			model_drop(&m, of);
 			break;
-		case 4:
-			ASSERT_EQ(mp_write(handle(channel, id), buf, 1), 0);
-			pushed++;
+		case 3: case 4:
+			ASSERT_EQ(mp_write(handle(channel, *of), buf, 1), 0);
 			break;
 		default:
-			while (head < tail && !queue[head])
-				head++;
-			id = head < tail ? queue[head++] : 0;
-			ASSERT_EQ(next_id(channel), id);
+			seen = next_id(channel);
+			if (fake.instant)
+				ASSERT(model_knows(&m, seen));
+			else
+				ASSERT_EQ(seen, model_next(&m));
 		}
 	}
 }
@@ -226,6 +293,7 @@ static void random__as_the_model_says(void)
 		struct mp_channel *channel = fake_channel(thresholds[seed % 4]);
 
 		srandom(seed);
+		fake.instant = seed / 4 % 2;
 		run_model(channel);
 		mp_destroy(channel);
 		EXPECT(!fake.misuse);
@@ -238,6 +306,8 @@ TEST_MAIN(
 	TEST(same_key__only_its_own),
 	TEST(stale_use__answered),
 	TEST(number_reused__not_dropped),
+	TEST(same_batch__dropped),
+	TEST(same_batch__in_two_parts),
 	TEST(many__all_dropped),
 	TEST(accepted__closed),
 	TEST(destroy__closes_the_accepted),

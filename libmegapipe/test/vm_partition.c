@@ -95,10 +95,10 @@ static void accept__on_the_cpu_of_the_handshake(void)
 /* A channel leaves: what waited in its partition goes to the other. */
 static void unregister__loses_no_connection(void)
 {
+	mp_handle accepted[CONNECTIONS];
 	int clients[CONNECTIONS];
 	struct mp_event event;
 	struct halves h;
-	mp_handle conn;
 	char byte;
 	int i;
 
@@ -113,9 +113,11 @@ static void unregister__loses_no_connection(void)
 		event = next_event(h.s[1].channel, MP_ACCEPT);
 		ASSERT(event.result >= 0);
 		ASSERT_EQ(mp_register(h.s[1].channel, event.result, NULL, NULL,
-				      &conn), 0);
-		ASSERT_EQ(mp_write(conn, "x", 1), 0);
-		expect_result(h.s[1].channel, conn, MP_WRITE, 1);
+				      &accepted[i]), 0);
+	}
+	for (i = 0; i < CONNECTIONS; i++) {
+		ASSERT_EQ(mp_write(accepted[i], "x", 1), 0);
+		expect_result(h.s[1].channel, accepted[i], MP_WRITE, 1);
 	}
 	for (i = 0; i < CONNECTIONS; i++) {
 		EXPECT_EQ(read(clients[i], &byte, 1), 1);
