@@ -47,13 +47,13 @@ extern const char *const error_names[ERROR_KINDS];
 
 /* What happened in one window of time. */
 struct tally {
+	struct histogram latency;	/* request's first byte to reply's last */
+	struct histogram connect;	/* connect() to established */
 	uint64_t transactions;
 	uint64_t connections;
 	uint64_t errors[ERROR_KINDS];
 	uint64_t ports_exhausted;	/* part of ERROR_CONNECT */
 	uint64_t server_closed_first;	/* after a complete reply */
-	struct histogram latency;	/* request's first byte to reply's last */
-	struct histogram connect;	/* connect() to established */
 };
 
 #define TICKETS_ENDLESS	INT64_MAX
