@@ -59,11 +59,11 @@ struct tally {
 #define TICKETS_ENDLESS	INT64_MAX
 
 struct control {
+	int notify;			/* eventfd: main, look again */
 	const struct options *options;
 	const struct workload *workload;
 	struct sockaddr_storage address;
 	socklen_t address_len;
-	int notify;			/* eventfd: main, look again */
 	_Atomic int phase;
 	_Atomic int64_t tickets;	/* transactions that may still start */
 	_Atomic unsigned int drained;	/* threads parked in this phase */
