@@ -52,7 +52,7 @@ void control_publish(struct control *control, struct loop **loops, enum phase ph
 
 bool loop_take_ticket(struct loop *loop)
 {
-	_Atomic int64_t *tickets = &loop->control->tickets;
+	atomic_int_fast64_t *tickets = &loop->control->tickets;
 	int64_t left = atomic_load_explicit(tickets, memory_order_relaxed);
 
 	/* Never below zero, so that a returned ticket is worth one. */
@@ -64,7 +64,7 @@ bool loop_take_ticket(struct loop *loop)
 
 void loop_return_ticket(struct loop *loop)
 {
-	_Atomic int64_t *tickets = &loop->control->tickets;
+	atomic_int_fast64_t *tickets = &loop->control->tickets;
 	int64_t left = atomic_load(tickets);
 
 	while (left != TICKETS_ENDLESS && loop->phase != PHASE_FINISH)

@@ -59,18 +59,18 @@ struct tally {
 #define TICKETS_ENDLESS	INT64_MAX
 
 struct control {
-	int notify;			/* eventfd: main, look again */
 	const struct options *options;
 	const struct workload *workload;
 	struct sockaddr_storage address;
 	socklen_t address_len;
-	_Atomic int phase;
-	_Atomic int64_t tickets;	/* transactions that may still start */
-	_Atomic unsigned int drained;	/* threads parked in this phase */
-	_Atomic unsigned int ready;	/* flows with a transaction behind them */
-	_Atomic bool established;	/* some connection, at some time */
-	_Atomic int unreachable;	/* errno: there is no server at all */
-	_Atomic int failure;		/* errno of the latest failure */
+	int notify;			/* eventfd: main, look again */
+	atomic_int phase;
+	atomic_int_fast64_t tickets;	/* transactions that may still start */
+	atomic_uint drained;		/* threads parked in this phase */
+	atomic_uint ready;		/* flows with a transaction behind them */
+	atomic_bool established;	/* some connection, at some time */
+	atomic_int unreachable;	/* errno: there is no server at all */
+	atomic_int failure;		/* errno of the latest failure */
 };
 
 struct flow;
