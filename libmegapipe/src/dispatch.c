@@ -106,29 +106,23 @@ void mp_rewind(struct mp_channel *ch)
 		clear_gone(ch, ++ch->epoch % 2);
 }
 
-/*
- * Make room for what nr commands can come to without the program's asking for
- * completions: a failed one reports itself, a cancelled read and write report
- * both.
- */
+/* Make room for nr more completions behind those in the buffer. */
 int mp_make_room(struct mp_channel *ch, size_t nr)
 {
 	struct megapipe_event *events;
-	size_t used, room = 4 * nr;
+	size_t used;
 
-	if (room > ch->max_dispatch)
-		room = ch->max_dispatch;
 	sweep(ch);
 	used = (size_t)(ch->ev_end - ch->events);
-	if (used + room > ch->ev_capacity) {
-		events = realloc(ch->events, (used + room) * sizeof(*events));
+	if (used + nr > ch->ev_capacity) {
+		events = realloc(ch->events, (used + nr) * sizeof(*events));
 		if (!events)
 			return -ENOMEM;
 		ch->events = ch->ev_next = events;
 		ch->ev_end = events + used;
-		ch->ev_capacity = used + room;
+		ch->ev_capacity = used + nr;
 	}
-	ch->ev_limit = ch->ev_end + room;
+	ch->ev_limit = ch->ev_end + nr;
 	return 0;
 }
 

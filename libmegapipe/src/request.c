@@ -72,8 +72,6 @@ int mp_drain(struct mp_channel *ch, const struct megapipe_cmd *below)
 	while (ch->cmd_next >= below) {
 		before = ch->cmd_next;
 		ret = mp_run(ch, 0, 0);
-		if (ret == -EINTR)
-			continue;
 		if (ret < 0)
 			return ret;
 		if (likely(ch->cmd_next < below))

@@ -198,6 +198,32 @@ static void accepted__closed(void)
 	mp_destroy(channel);
 }
 
+/* The same, but dropped to make room for failures */
+static void accepted__closed_when_room_is_made(void)
+{
+	struct mp_channel *channel = fake_channel(2);
+	int id;
+
+	for (id = 1; id <= 255; id++)
+		fake_complete(id, MEGAPIPE_OP_READ, 1);
+	fake_complete(300, MEGAPIPE_OP_ACCEPT, 55);
+	EXPECT_EQ(next_id(channel), 1);
+	fake_mark_stale(9);
+	mp_unregister(handle(channel, 300));
+	EXPECT_EQ(fake.nr_closed, 0);
+	mp_read(handle(channel, 9), buf, 1);
+	mp_read(handle(channel, 9), buf, 1);
+	EXPECT_EQ(fake.nr_closed, 1);
+	EXPECT_EQ(fake.closed[0], 55);
+	for (id = 2; id <= 255; id++)
+		EXPECT_EQ(next_id(channel), id);
+	EXPECT_EQ(next_id(channel), 9);
+	EXPECT_EQ(next_id(channel), 9);
+	EXPECT_EQ(next_id(channel), 0);
+	EXPECT_EQ(fake.nr_closed, 1);
+	mp_destroy(channel);
+}
+
 static void destroy__closes_the_accepted(void)
 {
 	struct mp_channel *channel = fake_channel(64);
@@ -310,6 +336,7 @@ TEST_MAIN(
 	TEST(same_batch__in_two_parts),
 	TEST(many__all_dropped),
 	TEST(accepted__closed),
+	TEST(accepted__closed_when_room_is_made),
 	TEST(destroy__closes_the_accepted),
 	TEST(random__as_the_model_says)
 )
