@@ -211,7 +211,7 @@ def test_python__the_one_asked_for_must_fit() -> None:
 FAKE_PYTHON = """#!/bin/sh
 echo "$*" >>"{log}"
 case "$*" in
-"-m venv"*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+"-m venv"*) rm -rf "$4" && mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
 *"pip "*) exit {pip} ;;
 esac
 """
@@ -257,6 +257,14 @@ def test_venv__made_again_when_the_lock_changes(environment: Environment) -> Non
     (environment.harness / "requirements.lock").write_text("something")
     environment.make()
     assert environment.installed()
+
+
+def test_venv__another_pyproject_keeps_what_is_locked(environment: Environment) -> None:
+    environment.make()
+    (environment.harness / "pyproject.toml").write_text("something")
+    environment.make()
+    assert environment.installed()
+    assert "--require-hashes" not in environment.log.read_text()
 
 
 def test_venv__without_network_names_the_cure_and_starts_over(environment: Environment) -> None:
