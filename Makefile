@@ -34,7 +34,7 @@ help: ## list the targets
 
 reproduce: plan all ## from nothing to the report: install, build, run, draw
 	@$(MEGABENCH) run --testbed $(TESTBED) --scale $(SCALE) $(EXPERIMENTS)
-	@$(MEGABENCH) report --testbed $(TESTBED)
+	@$(MEGABENCH) report --testbed $(TESTBED) --scale $(SCALE)
 
 .PHONY: plan
 plan:
@@ -42,7 +42,7 @@ plan:
 	@scripts/plan.sh $(BUILD) $(TESTBED) $(SCALE) $(ACCEL) $(EXPERIMENTS)
 
 report: venv ## draw tables, figures and the report again, from raw results alone
-	@$(MEGABENCH) report --testbed $(TESTBED)
+	@$(MEGABENCH) report --testbed $(TESTBED) $(if $(filter command%,$(origin SCALE)),--scale $(SCALE))
 
 all: deps venv kernel lib apps load plugin ## build everything, run nothing
 
