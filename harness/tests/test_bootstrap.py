@@ -520,3 +520,19 @@ def test_clean__keeps_the_cache_only(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     assert run(SCRIPTS / "clean.sh", tmp_path).returncode == 0
     assert not tmp_path.exists()
+
+
+def test_clean__stops_a_testbed_that_still_runs(tmp_path: Path) -> None:
+    for name in ("state/local.json", "venv/bin/megabench"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    megabench = tmp_path / "venv/bin/megabench"
+    megabench.write_text("#!/bin/sh\nexit 1\n")
+    megabench.chmod(0o755)
+    done = run(SCRIPTS / "clean.sh", tmp_path, "cache")
+    assert done.returncode == 1
+    assert "testbed local may still be running" in done.stderr
+    megabench.write_text(f'#!/bin/sh\necho "$*" >"{tmp_path}.log"\n')
+    assert run(SCRIPTS / "clean.sh", tmp_path, "cache").returncode == 0
+    assert Path(f"{tmp_path}.log").read_text() == "down --testbed local\n"
+    assert not (tmp_path / "state").exists()
