@@ -4,13 +4,16 @@
 this machine --- SSH ---> guest: vm_*.c, both ends of their connections over the guest's loopback
 """
 
+import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from programs import BIN, ROOT
+from programs import BIN, ROOT, build
 
 from megabench.host import Host
 from megabench.testbed import Testbed
@@ -27,20 +30,26 @@ pytestmark = pytest.mark.vm
 
 
 @pytest.fixture(scope="module")
-def guest() -> Iterator[Host]:
-    """The server of the testbed; booted, and taken down again, unless it was up already."""
+def testbed() -> Iterator[Testbed]:
+    """Booted, and taken down again, unless it was up already."""
+    build("harness/load")
     subprocess.run(
-        ["make", "-s", "-C", str(ROOT / "libmegapipe"), "lib", "vm-tests"], check=True, timeout=300
+        ["make", "-s", "-C", str(ROOT / "libmegapipe"), "all", "vm-tests"], check=True, timeout=300
     )
     testbed = Testbed.load(os.environ.get("MEGABENCH_TESTBED", "local"))
     was_up = testbed.is_up()
     testbed.up()
     try:
-        testbed.server.run(["mkdir", "-p", GUEST], timeout=30)
-        yield testbed.server
+        yield testbed
     finally:
         if not was_up:
             testbed.down()
+
+
+@pytest.fixture(scope="module")
+def guest(testbed: Testbed) -> Host:
+    testbed.server.run(["mkdir", "-p", GUEST], timeout=30)
+    return testbed.server
 
 
 def complaints(guest: Host) -> list[str]:
@@ -58,3 +67,29 @@ def test_in_guest(guest: Host, name: str) -> None:
     if done.exit_status == 77:
         pytest.skip(done.stdout.strip().removeprefix("# skipped: "))
     assert done.exit_status == 0, done.stdout + done.stderr
+
+
+def test_example_serves(guest: Host, testbed: Testbed) -> None:
+    """The ping-pong example under the load generator's checks, from the testbed's client."""
+    port = 9000
+    guest.put(BIN / "libmegapipe" / "pingpong", f"{GUEST}/pingpong")
+    server = guest.start([f"{GUEST}/pingpong", str(port), "2"], log=Path(os.devnull))
+    try:
+        wait_for_listener(guest, port)
+        load = "--connections 16 --transactions 4 --size 512 --count 2000 --warmup 0"
+        argv = [str(BIN / "megabench-load"), "--workload", "pingpong", *load.split()]
+        argv += ["--target", f"{testbed.server_address}:{port}"]
+        done = testbed.clients[0].run(argv, timeout=TIMEOUT_S)
+        result = json.loads(done.stdout.splitlines()[-1])
+        assert result["transactions"] == 2000
+        assert not any(result["errors"].values()), result["errors"]
+        assert not complaints(guest)
+    finally:
+        server.kill()
+
+
+def wait_for_listener(guest: Host, port: int) -> None:
+    deadline = time.monotonic() + 30
+    listening = re.compile(rf"^ *\d+: \w+:{port:04X} \w+:0000 0A", re.M)
+    while not listening.search(guest.read_text("/proc/net/tcp6")):
+        assert time.monotonic() < deadline
