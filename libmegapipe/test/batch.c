@@ -8,11 +8,6 @@
 
 static char buf[64];
 
-static mp_handle handle(struct mp_channel *channel, int id)
-{
-	return (mp_handle) { channel, id };
-}
-
 static void threshold__runs_when_reached(void)
 {
 	struct mp_channel *channel = fake_channel(4);

@@ -68,6 +68,11 @@ struct mp_channel *fake_channel(unsigned int threshold);
 void fake_complete(int handle, uint16_t op, int res);
 void fake_mark_stale(int handle);
 
+static inline mp_handle handle(struct mp_channel *channel, int id)
+{
+	return (mp_handle) { channel, id };
+}
+
 static inline struct fake_call *fake_last(void)
 {
 	return &fake.calls[fake.nr_calls - 1];

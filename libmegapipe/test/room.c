@@ -8,11 +8,6 @@
 
 static char buf[64];
 
-static mp_handle handle(struct mp_channel *channel, int id)
-{
-	return (mp_handle) { channel, id };
-}
-
 /* All of the completions, in order, then nothing more */
 static void expect_all(struct mp_channel *channel, int first, int last)
 {

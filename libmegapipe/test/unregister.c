@@ -11,11 +11,6 @@
 
 static char buf[64];
 
-static mp_handle handle(struct mp_channel *channel, int id)
-{
-	return (mp_handle) { channel, id };
-}
-
 static int next_id(struct mp_channel *channel)
 {
 	struct mp_event event;
