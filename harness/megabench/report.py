@@ -117,7 +117,10 @@ def _experiment(results: Path, testbed: str, one: Table) -> dict[str, Any]:
             {
                 "id": fig.id,
                 "title": fig.title,
-                "svg": inline_svg(_figure_path(results, testbed, one, fig, "svg").read_text()),
+                "svg": inline_svg(
+                    _figure_path(results, testbed, one, fig, "svg").read_text(),
+                    f"{experiment.id}-{fig.id}-svg",
+                ),
                 "caption": caption(one, fig),
             }
             for fig in experiment.figures
@@ -204,8 +207,8 @@ def _flat(value: Any, name: str) -> Iterable[tuple[str, str]]:
         yield name, str(value)
 
 
-def inline_svg(text: str) -> str:
-    """An SVG file as part of a page: no prologue, the page's width and colours."""
+def inline_svg(text: str, name: str) -> str:
+    """An SVG file as part of a page: the page's width and colours, and ids of its own."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     head, _, body = text.partition(">")
@@ -215,6 +218,8 @@ def inline_svg(text: str) -> str:
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     head += f' style="max-width: {points * 4 / 3 * 1.15:.0f}px"'
     text = f"{head}>{body}"
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", text)
     for colour, variable in THEME.items():
         text = re.sub(rf"{colour}\b", variable, text, flags=re.IGNORECASE)
     return text

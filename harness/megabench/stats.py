@@ -66,7 +66,9 @@ def ratio(above: Summary, below: Summary) -> Summary:
     lo = hi = None
     if above.lo is not None and above.hi is not None and below.lo and below.hi:
         lo, hi = above.lo / below.hi, above.hi / below.lo
-    notes = dict.fromkeys(note for note in (above.note, below.note) if note)
+    notes = dict.fromkeys(
+        part for note in (above.note, below.note) for part in note.split("; ") if part
+    )
     return Summary(n, above.median / below.median, lo, hi, "; ".join(notes))
 
 

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""Machines that are not there: a server and a client that say what real ones would."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from megabench.errors import CommandError, CommandTimeoutError
+from megabench.host import Completed
+
+SNMP = """Tcp: RtoAlgorithm RtoMin ActiveOpens InSegs OutSegs RetransSegs InErrs
+Tcp: 1 200 5 100 100 {retransmits} 0
+Udp: InDatagrams NoPorts
+Udp: 1 0
+"""
+
+
+def result(**changed: Any) -> dict[str, Any]:
+    """A load generator's result line."""
+    line: dict[str, Any] = {
+        "event": "result",
+        "complete": True,
+        "transactions": 4000,
+        "connections": 4000,
+        "elapsed_s": 2.0,
+        "throughput": 2000.0,
+        "connections_s": 2000.0,
+        "errors": dict.fromkeys(("connect", "reset", "timeout", "short", "content", "other"), 0),
+        "errors_outside": {"reset": 0},
+        "latency_us": {"p50": 100.0, "p90": 150.0, "p99": 900.0, "p999": 1e3, "max": 2e3},
+        "histogram": [[90.0, 3000], [110.0, 1000]],
+        "client_cpu": 0.3,
+        "bottleneck": "server",
+    }
+    return {**line, **changed}
+
+
+def final(threads: int = 8, each: int = 500) -> dict[str, Any]:
+    """A server's last counters."""
+    one = {"transactions": each, "connections": each, "errors": 0, "syscalls": 7 * each}
+    rows = [{"cpu": cpu, **one, "foreign_accepts": None} for cpu in range(threads)]
+    return {"event": "final", "threads": rows}
+
+
+class FakeProcess:
+    """A program of `lines`, each a JSON object, a string, or an exception to raise."""
+
+    def __init__(self, argv: Sequence[str], lines: Sequence[Any], log: Path, status: int = 0):
+        self.argv, self.lines, self.log, self.status = list(argv), list(lines), log, status
+        self.signals: list[str] = []
+        self.killed = self.waited = False
+
+    def readline(self, timeout: float) -> str:
+        if not self.lines:
+            raise CommandError(self.argv, None, "its last words", problem="ended without a word")
+        line = self.lines.pop(0)
+        if isinstance(line, BaseException) or (
+            isinstance(line, type) and issubclass(line, BaseException)
+        ):
+            raise line
+        if line == "silence":
+            raise CommandTimeoutError(self.argv, None, problem=f"said nothing in {timeout:g} s")
+        return line if isinstance(line, str) else json.dumps(line)
+
+    def signal(self, name: str) -> None:
+        self.signals.append(name)
+
+    def wait(self, timeout: float) -> int:
+        self.waited = True
+        return self.status
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+class FakeHost:
+    """A host whose programs are made by `program(argv)`."""
+
+    def __init__(self, name: str, program: Callable[[Sequence[str]], Any] = lambda argv: []):
+        self.name, self.program = name, program
+        self.started: list[FakeProcess] = []
+        self.ran: list[list[str]] = []
+        self.files: dict[str, str] = {}
+        self.put_files: list[str] = []
+        self.retransmits = 0
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        check: bool = True,
+        input: str | None = None,
+    ) -> Completed:
+        self.ran.append(list(argv))
+        said = SNMP.format(retransmits=self.retransmits) if argv[-1] == "/proc/net/snmp" else ""
+        return Completed(list(argv), 0, said, "")
+
+    def start(self, argv: Sequence[str], *, log: Path) -> FakeProcess:
+        made = self.program(argv)
+        process = made if isinstance(made, FakeProcess) else FakeProcess(argv, made, log)
+        self.started.append(process)
+        return process
+
+    def put(self, local: Path, remote: str, *, mode: int = 0o755) -> None:
+        self.put_files.append(remote)
+
+    def get(self, remote: str, local: Path) -> None:
+        raise NotImplementedError
+
+    def read_text(self, path: str) -> str:
+        return self.files[path]
+
+
+class FakeBed:
+    """A testbed of fake hosts, whose server serves and whose client is content."""
+
+    kind = "vm"
+    title = "virtual machine"
+    server_address = "198.18.0.2"
+    is_virtual = True
+    accel: str | None = "tcg"
+    can_scale = False
+    why_not_scale = "8 vCPUs share 2 host cores"
+    counter_file: Path | None = None
+    cores = 8
+
+    def __init__(self, name: str = "local"):
+        self.name = name
+        self.server = FakeHost("server", lambda argv: [{"event": "ready"}, final()])
+        self.clients = [FakeHost("client", lambda argv: [result()])]
+        self.state = "down"
+        self.history: list[str] = []
+
+    def up(self) -> None:
+        self.history.append("up")
+        self.state = "up"
+
+    def down(self) -> None:
+        self.history.append("down")
+        self.state = "down"
+
+    def is_up(self) -> bool:
+        return self.state == "up"
+
+    def attach(self) -> None:
+        self.history.append("attach")
+
+    def shell_argv(self) -> list[str]:
+        return ["true"]
+
+    def tunings(self) -> list[Any]:
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        return {"title": self.title, "server": {"release": "6.12.117-megapipe"}}

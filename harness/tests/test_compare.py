@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Verdicts by their stated rule."""
+
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from megabench import compare, table
+from megabench.compare import NOT, NOT_RUN, REPRODUCED, SAME, judge
+from megabench.experiment import all_experiments, load_experiment
+from megabench.stats import Summary
+
+
+@pytest.mark.parametrize(
+    ("median", "lo", "hi", "published", "verdict"),
+    [
+        (6.0, 5.0, 7.0, 6.82, REPRODUCED),
+        (9.0, 8.0, 9.5, 6.82, REPRODUCED),
+        (1.2, 1.1, 1.3, 6.82, SAME),
+        (1.2, 0.99, 1.3, 6.82, NOT),
+        (6.0, 0.9, 7.0, 6.82, NOT),
+        (0.8, 0.7, 0.9, 6.82, NOT),
+        (1.24, 1.2, 1.3, 1.29, REPRODUCED),
+        (0.5, 0.4, 0.6, 0.5, REPRODUCED),
+        (0.9, 0.85, 0.95, 0.5, SAME),
+    ],
+)
+def test_judge__with_an_interval(
+    median: float, lo: float, hi: float, published: float, verdict: str
+) -> None:
+    assert judge(Summary(3, median, lo, hi, ""), published) == verdict
+
+
+@pytest.mark.parametrize(
+    ("median", "verdict"), [(6.0, REPRODUCED), (1.06, SAME), (1.04, NOT), (0.5, NOT)]
+)
+def test_judge__without_an_interval(median: float, verdict: str) -> None:
+    assert judge(Summary(1, median, None, None, ""), 6.82) == verdict
+
+
+def test_judge__a_stand_in_earns_no_more_than_the_direction() -> None:
+    assert judge(Summary(3, 6.8, 6.7, 6.9, ""), 6.82, proxy=True) == SAME
+
+
+def judged(results: Path, name: str, *, can_scale: bool) -> list[compare.Judged]:
+    synthetic.write(results, [name], "quick", synthetic.SyntheticBed(can_scale=can_scale))
+    return compare.compare(table.make_table(table.load_raw(results, "local", name)))
+
+
+def test_compare__where_scaling_cannot_be_seen(tmp_path: Path) -> None:
+    rows = judged(tmp_path, "pingpong-speedup", can_scale=False)
+    assert {row.verdict for row in rows} == {NOT_RUN}
+    assert all(row.note.startswith("not measurable here: 8 vCPUs share") for row in rows)
+    assert all(row.ours is None for row in rows)
+
+
+def test_compare__a_stand_in_beside_the_rate(tmp_path: Path) -> None:
+    rows = judged(tmp_path, "pingpong-contribution", can_scale=False)
+    assert [row.metric for row in rows] == ["throughput", "instructions_saving"] * 2
+    assert "share too few host cores" in rows[0].note
+    assert rows[1].note.startswith("stands in for the rate")
+    assert rows[1].verdict == SAME
+
+
+def test_compare__where_it_can(tmp_path: Path) -> None:
+    rows = judged(tmp_path, "pingpong-speedup", can_scale=True)
+    assert rows[0].paper == pytest.approx(6.37 / 1.30)
+    assert rows[0].verdict == REPRODUCED
+    assert rows[0].of_paper is not None
+
+
+def test_not_run__keeps_the_paper_s_number() -> None:
+    rows = compare.not_run(load_experiment("pingpong-contribution"))
+    assert [(round(row.paper, 2), row.mark, row.verdict) for row in rows] == [
+        (6.82, "A", NOT_RUN),
+        (1.29, "A", NOT_RUN),
+    ]
+
+
+def test_verdicts__never_have_a_recalled_target() -> None:
+    for experiment in all_experiments():
+        for row in compare.not_run(experiment):
+            assert row.mark != "R"
+
+
+def test_differences__proven_or_not(tmp_path: Path) -> None:
+    name = "pingpong-contribution"
+    tables = []
+    for folder, can_scale in (("old", False), ("new", True), ("same", False)):
+        bed = synthetic.SyntheticBed(can_scale=can_scale)
+        synthetic.write(tmp_path / folder, [name], "quick", bed)
+        tables.append(table.make_table(table.load_raw(tmp_path / folder, "local", name)))
+    changed = compare.differences(tables[0], tables[1], ["throughput"])
+    assert len(changed) == 16
+    assert all(row.proven for row in changed)
+    same = compare.differences(tables[0], tables[2], ["throughput"])
+    assert not any(row.proven for row in same)
+
+
+def test_rule__names_every_verdict() -> None:
+    for verdict in (REPRODUCED, SAME, NOT, NOT_RUN):
+        assert f"*{verdict}*" in compare.RULE

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""Figures: drawn from tables alone, the same bytes each time, honest about what cannot be shown."""
+
+from pathlib import Path
+
+import pytest
+import synthetic
+from matplotlib.figure import Figure as Canvas
+
+from megabench import figure, table
+from megabench.experiment import Figure
+
+BOTH = ["pingpong-contribution", "pingpong-speedup"]
+Tables = dict[str, table.Table]
+
+
+def tables(results: Path, *, can_scale: bool, scale: str = "quick") -> Tables:
+    synthetic.write(results, BOTH, scale, synthetic.SyntheticBed(can_scale=can_scale))
+    return {name: table.make_table(table.load_raw(results, "local", name, scale)) for name in BOTH}
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    return tables(tmp_path_factory.mktemp("emulated"), can_scale=False)
+
+
+@pytest.fixture(scope="module")
+def scaling(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    return tables(tmp_path_factory.mktemp("scaling"), can_scale=True)
+
+
+def of(one: table.Table, name: str) -> Figure:
+    return next(fig for fig in one.raw.experiment.figures if fig.id == name)
+
+
+def texts(canvas: Canvas) -> str:
+    """Everything written in a figure."""
+    return "\n".join(text.get_text() for text in canvas.findobj(lambda a: hasattr(a, "get_text")))
+
+
+def test_draw__says_that_it_is_a_virtual_machine(emulated: Tables) -> None:
+    one = emulated[BOTH[0]]
+    for fig in one.raw.experiment.figures:
+        assert "virtual machine (TCG emulation), 8 vCPUs" in texts(figure.draw(one, fig))
+
+
+def test_draw__a_real_machine_does_not(scaling: Tables) -> None:
+    one = scaling[BOTH[0]]
+    one.raw.meta["testbed"] |= {"is_virtual": False, "accel": None}
+    try:
+        written = texts(figure.draw(one, of(one, "throughput")))
+    finally:
+        one.raw.meta["testbed"] |= {"is_virtual": True, "accel": "tcg"}
+    assert "emulation" not in written
+    assert "8 cores" in written
+
+
+def test_draw__not_measurable_here(emulated: Tables) -> None:
+    one = emulated[BOTH[1]]
+    written = texts(figure.draw(one, of(one, "speedup")))
+    assert "ours: not measurable here (8 vCPUs share 2 host cores)" in written.replace("\n", " ")
+    assert "epoll, paper [F]" in written
+    assert "Measured in its place" in written
+    assert "instructions per transaction" in written
+
+
+def test_draw__measurable_beside_the_paper(scaling: Tables) -> None:
+    one = scaling[BOTH[1]]
+    written = texts(figure.draw(one, of(one, "speedup")))
+    assert "not measurable" not in written
+    assert "MegaPipe PBL, paper [F]" in written
+    assert "MegaPipe PBL\n" in written
+
+
+def test_draw__recalled_numbers_say_so(emulated: Tables) -> None:
+    one = emulated[BOTH[0]]
+    assert "paper [R]: + lwsocket" in texts(figure.draw(one, of(one, "contribution")))
+
+
+def test_drawable__not_twice_and_nothing_empty(emulated: Tables, scaling: Tables) -> None:
+    def drawn(one: table.Table) -> list[str]:
+        return [fig.id for fig in one.raw.experiment.figures if figure.drawable(one, fig)]
+
+    assert drawn(emulated[BOTH[1]]) == ["speedup"]
+    assert drawn(scaling[BOTH[1]]) == ["speedup", "speedup-by-cores", "instructions-by-cores"]
+
+
+def test_write_figures__same_bytes_twice(emulated: Tables, tmp_path: Path) -> None:
+    pictures = []
+    for folder in ("a", "b"):
+        written = figure.write_figures(tmp_path / folder, "local", emulated[BOTH[0]])
+        pictures.append({path.name: path.read_bytes() for path in written})
+    assert len(pictures[0]) == 6
+    assert pictures[0] == pictures[1]
+
+
+def test_draw__one_trial_has_no_whiskers(tmp_path: Path) -> None:
+    one = tables(tmp_path, can_scale=True, scale="smoke")[BOTH[0]]
+    canvas = figure.draw(one, of(one, "throughput"))
+    (axes,) = canvas.axes
+    assert not [box for box in axes.containers if type(box).__name__ == "ErrorbarContainer"]
+
+
+def test_lines__an_axis_of_its_own_where_one_would_press_flat(emulated: Tables) -> None:
+    one = emulated[BOTH[1]]
+    data = one.rows("instructions").dropna(subset=["median"])
+    assert not figure._one_scale(data, of(one, "instructions-by-cores"))
+
+
+def test_marks_explained__all() -> None:
+    said = figure.marks_explained()
+    assert all(f"[{mark}]" in said for mark in "ATFR")

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""One trial on machines that are not there."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeBed, FakeHost, final, result
+
+from megabench import instructions, measure
+from megabench.errors import CommandError
+from megabench.experiment import load_experiment
+from megabench.plan import Trial, make_plan
+
+
+@pytest.fixture
+def trial() -> Trial:
+    return make_plan([load_experiment("pingpong-contribution")], "smoke").trials[0]
+
+
+def test_measure__all_metrics(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+    got = measure.measure(bed, trial, 1, tmp_path)
+    metrics = got.with_units()
+    assert metrics["throughput"] == {"value": 2000.0, "unit": "txn/s"}
+    assert metrics["latency_p99"] == {"value": 900.0, "unit": "us"}
+    assert metrics["share_per_core"]["value"] == [0.125] * 8
+    assert metrics["imbalance"]["value"] == 1
+    assert metrics["syscalls"]["value"] == 7
+    assert "foreign_accepts" not in metrics
+    assert got.errors == 0
+    assert set(metrics) <= set(measure.UNITS)
+
+
+def test_measure__stops_the_server_and_waits_for_the_load(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+    measure.measure(bed, trial, 1, tmp_path)
+    (server,) = bed.server.started
+    (load,) = bed.clients[0].started
+    assert server.signals == ["TERM"]
+    assert server.waited
+    assert load.waited
+
+
+def test_measure__counts_retransmissions_of_both_sides(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+
+    def serve(argv: Any) -> list[Any]:
+        bed.server.retransmits += 3
+        bed.clients[0].retransmits += 90
+        return [{"event": "ready"}, final()]
+
+    bed.server.program = serve
+    got = measure.measure(bed, trial, 1, tmp_path)
+    assert got.metrics["retransmits_server"] == 3
+    assert got.metrics["retransmits_client"] == 90
+    assert got.notes == ["93 segments retransmitted in 4000 transactions"]
+
+
+@pytest.mark.parametrize("broken", [KeyboardInterrupt, "silence"])
+def test_measure__broken_off_leaves_nothing_running(
+    broken: Any, trial: Trial, tmp_path: Path
+) -> None:
+    bed = FakeBed()
+    bed.clients[0].program = lambda argv: [broken]
+    with pytest.raises((KeyboardInterrupt, CommandError)):
+        measure.measure(bed, trial, 1, tmp_path)
+    assert bed.server.started[0].killed
+    assert bed.clients[0].started[0].killed
+
+
+def test_measure__second_client_that_does_not_start(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+
+    def absent(argv: Any) -> Any:
+        raise CommandError(argv, None, problem="cannot be started")
+
+    bed.clients.append(FakeHost("client2", absent))
+    with pytest.raises(CommandError, match="cannot be started"):
+        measure.measure(bed, trial, 1, tmp_path)
+    assert bed.clients[0].started[0].killed
+    assert bed.server.started[0].killed
+
+
+def test_measure__a_window_that_was_not_measured(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+    bed.clients[0].program = lambda argv: [result(complete=False, failure="deadline passed")]
+    with pytest.raises(CommandError, match="deadline passed"):
+        measure.measure(bed, trial, 1, tmp_path)
+
+
+def test_measure__several_clients_add_up(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+    bed.clients.append(FakeHost("client2", lambda argv: [result(histogram=[[90.0, 5000]])]))
+    got = measure.measure(bed, trial, 1, tmp_path)
+    assert got.metrics["throughput"] == 4000
+    assert got.histogram == [[90.0, 8000], [110.0, 1000]]
+    assert got.metrics["latency_p50"] == 90
+    argvs = [host.started[0].argv for host in bed.clients]
+    counts = [argv[argv.index("--connections") + 1] for argv in argvs]
+    assert counts == ["128", "128"]
+
+
+def test_measure__errors_make_it_no_point(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+    errors = {"connect": 1, "reset": 2, "timeout": 0, "short": 0, "content": 4, "other": 0}
+    bed.clients[0].program = lambda argv: [result(errors=errors)]
+    got = measure.measure(bed, trial, 1, tmp_path)
+    assert got.errors == 7
+    assert got.metrics["resets"] == 2
+
+
+def test_measure__instructions_of_the_window(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = FakeBed()
+    bed.counter_file = tmp_path / "shared"
+
+    def load(argv: Any) -> list[Any]:
+        prefix = argv[argv.index("--snapshot") + 1].partition(":")[2]
+        for edge in ("begin", "end"):
+            Path(f"{prefix}.{edge}").write_text(edge)
+        return [result()]
+
+    bed.clients[0].program = load
+    monkeypatch.setattr(instructions, "read", lambda path: path.read_text())
+    monkeypatch.setattr(instructions, "diff", lambda begin, end: (begin, end))
+
+    def summary(window: Any, transactions: int) -> dict[str, Any]:
+        assert window == ("begin", "end")
+        assert transactions == 4000
+        return {"instructions": 60e3, "instructions_spin": 5.0, "by_function": {"tcp_v4_rcv": 9.0}}
+
+    monkeypatch.setattr(instructions, "summary", summary)
+    got = measure.measure(bed, trial, 1, tmp_path / "logs")
+    assert got.metrics["instructions"] == 60e3
+    assert got.metrics["instructions_spin"] == 5
+    assert (tmp_path / "logs" / "functions.json").read_text() == '{\n "tcp_v4_rcv": 9.0\n}\n'
+    assert not (tmp_path / "logs" / "counters.begin").exists()
+
+
+def test_measure__no_instructions_of_an_idling_machine(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+    bed.counter_file = tmp_path / "shared"
+    bed.clients[0].program = lambda argv: [result(throughput=50.0)]
+    got = measure.measure(bed, trial, 1, tmp_path)
+    assert "instructions" not in got.metrics
+    assert got.notes == ["instructions left out: below 100 txn/s"]
+
+
+def test_load_notes__what_a_reader_should_know() -> None:
+    said = measure.load_notes(
+        [
+            result(bottleneck="client", bottleneck_why="no idle time"),
+            result(errors_outside={"reset": 3}, histogram_out_of_range=2),
+        ]
+    )
+    assert said == [
+        "the client was the bottleneck: no idle time",
+        "3 errors outside the measured window",
+        "2 latencies beyond the histogram",
+    ]
+
+
+def test_parse_retransmits__of_no_tcp() -> None:
+    assert measure.parse_retransmits("Udp: InDatagrams\nUdp: 1\n") == 0
+
+
+def test_quantile__of_nothing_is_not_a_number() -> None:
+    assert measure.quantile([], 0.5) != measure.quantile([], 0.5)
+
+
+def test_server_metrics__foreign_accepts() -> None:
+    counters = final(2, 10)
+    for thread, count in zip(counters["threads"], (0, 3), strict=True):
+        thread["foreign_accepts"] = count
+    assert measure.server_metrics(counters)["foreign_accepts"] == 3
+    assert measure.server_metrics({"threads": []}) == {}
+
+
+def test_trial_commands__before_the_testbed_is_up(trial: Trial) -> None:
+    bed = FakeBed()
+    bed.clients = []
+    server, loads = measure.trial_commands(bed, trial, 1, Path("logs"))
+    assert server[0] == "/run/megabench/bin/pingpong-server"
+    assert len(loads) == 1
