@@ -26,11 +26,16 @@ lint() {
 
 mapfile -t shell < <(git ls-files -co --exclude-standard '*.sh' .ci/run)
 mapfile -t python < <(git ls-files -co --exclude-standard '*.py')
+mapfile -t elsewhere < <(printf '%s\n' "${python[@]}" | grep -v '^harness/')
 mapfile -t c < <(git ls-files -co --exclude-standard '*.c' '*.h' | sed "s|^|$root/|")
 
 lint shellcheck shellcheck -x -P SCRIPTDIR "${shell[@]}"
-lint ruff "$build/venv/bin/ruff" check --config harness/pyproject.toml "${python[@]}"
-lint 'ruff format' "$build/venv/bin/ruff" format --check --config harness/pyproject.toml "${python[@]}"
+# Each from the folder of its configuration: what is first-party depends on it.
+lint ruff env -C harness "$build/venv/bin/ruff" check .
+lint 'ruff format' env -C harness "$build/venv/bin/ruff" format --check .
+lint 'ruff elsewhere' "$build/venv/bin/ruff" check --config harness/pyproject.toml "${elsewhere[@]}"
+lint 'ruff format elsewhere' \
+	"$build/venv/bin/ruff" format --check --config harness/pyproject.toml "${elsewhere[@]}"
 lint mypy env -C harness "$build/venv/bin/mypy"
 lint 'mypy scripts' "$build/venv/bin/mypy" --config-file harness/pyproject.toml scripts/fetch.py
 
