@@ -135,8 +135,10 @@ enum mp_command {
 	MP_READ,
 	MP_WRITE,	/* of mp_write() and mp_writev() */
 	MP_DISCONNECT,
-	MP_FAILED,	/* mp_unregister(), mp_close(), mp_cancel() or the
-			 * mp_register() of an lwsocket: not a handle */
+	/* mp_unregister(), mp_close(), mp_cancel(), the mp_register() of an
+	 * lwsocket: the handle is none.  They complete only so.
+	 */
+	MP_FAILED,
 };
 
 struct mp_event {
