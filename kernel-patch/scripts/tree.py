@@ -51,7 +51,9 @@ def touched_by(patch: Path) -> set[str]:
     names = set()
     for line in patch.read_text().splitlines():
         if line.startswith("--- /dev/null"):
-            raise TreeError(f"{patch.name} creates a file; new files go to kernel-patch/net and so on")
+            raise TreeError(
+                f"{patch.name} creates a file; new files go to kernel-patch/net and so on"
+            )
         if line.startswith(("--- a/", "+++ b/")):
             names.add(line[6:].split("\t")[0])
     if not names:
@@ -118,7 +120,7 @@ def copy_overlay(source: Path, tree: Path, before: list[str]) -> tuple[list[str]
     return sorted(files), changed
 
 
-def make_tree(source: Path, tarball: Path, tree: Path) -> list[str]:
+def make_tree(source: Path, tarball: Path, tree: Path, hooks: int | None = None) -> list[str]:
     state_dir = tree.with_name(tree.name + ".state")
     state_file = state_dir / "state.json"
     originals = state_dir / "originals"
@@ -140,7 +142,7 @@ def make_tree(source: Path, tarball: Path, tree: Path) -> list[str]:
     state["overlay"] = sorted({*before, *ours})
     state_file.write_text(json.dumps(state, indent=1))
     overlay, changed = copy_overlay(source, tree, state["overlay"])
-    changed += apply_hooks(sorted((source / "hooks").glob("*.patch")), tree, originals)
+    changed += apply_hooks(sorted((source / "hooks").glob("*.patch"))[:hooks], tree, originals)
     state["overlay"] = overlay
     state_file.write_text(json.dumps(state, indent=1))
     return changed
@@ -151,6 +153,7 @@ def main() -> int:
     parser.add_argument("--source", type=Path, required=True, help="kernel-patch/")
     parser.add_argument("--tarball", type=Path, required=True)
     parser.add_argument("--tree", type=Path, required=True, help="where the tree is made")
+    parser.add_argument("--hooks", type=int, help="apply only so many of the hooks")
     args = parser.parse_args()
     if not args.tarball.exists():
         print(
@@ -160,7 +163,7 @@ def main() -> int:
         )
         return 1
     try:
-        changed = make_tree(args.source.resolve(), args.tarball, args.tree)
+        changed = make_tree(args.source.resolve(), args.tarball, args.tree, args.hooks)
     except (TreeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
