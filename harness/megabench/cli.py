@@ -23,6 +23,7 @@ from megabench import (
     compare,
     console,
     figure,
+    metadata,
     paths,
     plan,
     record,
@@ -326,6 +327,8 @@ def run_(
         return
     if not planned.trials:
         raise UsageError("no trial is left to run", hint="less of --only, or a larger testbed")
+    if bed.is_virtual and (busy := metadata.host_load()) > 0.5:
+        console.say(f"this machine is busy ({busy:.1f} runnable a core): rates will suffer")
     where = where_results(results)
     record.check_space(where)
     request = run.Request(experiments, scale, where, wanted, fresh)

@@ -122,7 +122,7 @@ class Bar:
 def described(trial: Trial) -> str:
     """A trial in a few words."""
     cell = trial.cell
-    words = [trial.system, f"{trial.cores} cores"]
+    words = [trial.system, f"{trial.cores} core{'s' * (trial.cores > 1)}"]
     if "transactions_per_connection" in cell:
         words.append(f"{cell['transactions_per_connection']} txn/connection")
     return f"{', '.join(words)}, trial {trial.repeat}"

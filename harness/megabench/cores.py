@@ -25,8 +25,9 @@ def confine(bed: Any, cores: int) -> None:
     wanted = online_files(cores, bed.cores)
     host = bed.server
     have = tune.read_back(host, wanted)
-    tune.write(host, {path: text for path, text in wanted.items() if have.get(path) != text})
-    have = tune.read_back(host, wanted)
+    if have != wanted:
+        tune.write(host, {path: text for path, text in wanted.items() if have.get(path) != text})
+        have = tune.read_back(host, wanted)
     wrong = [path for path, text in wanted.items() if have.get(path) != text]
     if wrong:
         raise TestbedError(

@@ -84,6 +84,11 @@ def client_facts() -> dict[str, Any]:
     }
 
 
+def host_load() -> float:
+    """Processes that wanted a CPU in the last minute, for each there is."""
+    return os.getloadavg()[0] / len(os.sched_getaffinity(0))
+
+
 def _cpu_model() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text()

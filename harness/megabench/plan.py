@@ -9,11 +9,14 @@ a slow drift of the machine nor the place in the order favours one system.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from megabench.experiment import Cell, Experiment, Sampling, Value, cell_key
 
 # Starting and stopping server and load generator, reading the counters: measured on the VM.
 OVERHEAD_S = 2.0
+# Taking seven CPUs of the VM off line, or back, and spreading its packets anew.
+CHANGE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,23 @@ class Plan:
 
     trials: tuple[Trial, ...]
     left_out: tuple[str, ...]
+    whole: int | None = None
 
     @property
     def seconds(self) -> float:
-        return sum(trial.seconds for trial in self.trials)
+        return sum(trial.seconds for trial in self.trials) + CHANGE_S * self.changes
+
+    @property
+    def changes(self) -> int:
+        """How often the number of cores changes, from all of them and back to all."""
+        if not self.trials:
+            return 0
+        cores = [trial.cores for trial in self.trials]
+        whole = self.whole or max(cores)
+        return sum(one != next_ for one, next_ in pairwise([whole, *cores, whole]))
 
     def of(self, experiment: str) -> list[Trial]:
         return [trial for trial in self.trials if experiment in trial.experiments]
-
-    def seconds_of(self, experiment: str) -> float:
-        """How long `experiment` would take by itself."""
-        return sum(trial.seconds for trial in self.of(experiment))
 
     @property
     def shared(self) -> int:
@@ -85,7 +94,7 @@ def make_plan(
             for repeat in range(1, sampling.repeats + 1):
                 trial = Trial(cell, repeat, sampling, experiment.app, (experiment.id,))
                 _merge(wanted, trial)
-    return Plan(tuple(_in_order(list(wanted.values()))), tuple(left_out))
+    return Plan(tuple(_in_order(list(wanted.values()))), tuple(left_out), cores)
 
 
 def _merge(wanted: dict[str, Trial], trial: Trial) -> None:

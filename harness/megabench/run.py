@@ -241,6 +241,7 @@ class Session:
             "number": number,
             "pass": self.pass_name,
             "start": metadata.utc_now(),
+            "host_load": round(metadata.host_load(), 2),
             "status": "ok",
             "log": str(folder.relative_to(owner.directory.path)),
         }
@@ -330,7 +331,7 @@ def instruction_plan(plan: Plan) -> Plan:
     Once is enough, since counts repeat within 1-2 %.
     """
     trials = [replace(trial, repeat=0) for trial in plan.trials if trial.repeat == 1]
-    return Plan(tuple(trials), plan.left_out)
+    return replace(plan, trials=tuple(trials))
 
 
 def only_instructions(measured: Measured) -> Measured:
