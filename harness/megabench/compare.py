@@ -97,12 +97,21 @@ def compare(table: Table) -> list[Judged]:
             ours = _our_ratio(table, verdict)
             said = NOT_RUN if ours is None else judge(ours, ratio)
             rows.append(
-                _row(experiment, verdict, ratio, mark, verdict.metric, ours, said, unscaled)
+                _row(
+                    experiment,
+                    verdict,
+                    ratio,
+                    mark,
+                    verdict.metric,
+                    ours,
+                    said,
+                    unscaled if ours is not None else "",
+                )
             )
         if verdict.proxy is not None and not raw.can_scale:
             stand_in = table.one(verdict.proxy, {**verdict.at, "system": verdict.system})
             said = NOT_RUN if stand_in is None else judge(stand_in, ratio, proxy=True)
-            note = "stands in for the rate: cost per transaction alone"
+            note = "stands in for the rate: cost per transaction alone" if stand_in else ""
             rows.append(_row(experiment, verdict, ratio, mark, verdict.proxy, stand_in, said, note))
     return rows
 
@@ -127,9 +136,16 @@ def _row(
     note: str,
 ) -> Judged:
     notes = [text for text in (note, ours.note if ours else "") if text]
+    # The figure of the metric, or of the one that it is derived from.
+    sources = {derived.metric: derived.of for derived in experiment.derived}
     figure = next(
-        (figure.id for figure in experiment.figures if figure.metric == metric),
-        experiment.figures[0].id if experiment.figures else None,
+        (
+            figure.id
+            for wanted in (metric, sources.get(metric))
+            for figure in experiment.figures
+            if figure.metric == wanted
+        ),
+        None,
     )
     return Judged(
         experiment=experiment.id,

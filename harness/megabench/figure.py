@@ -480,6 +480,9 @@ def _our_stack(
 def _stack_axes(axes: Axes, figure: Figure, values: Sequence[Any], *, named: bool) -> None:
     axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     axes.tick_params(axis="x", length=0)
+    # A lone bar keeps the width of a bar among others.
+    room = max(0.6, (4 - len(values)) / 2)
+    axes.set_xlim(-room, len(values) - 1 + room)
     axes.set_xlabel(label(figure.x))
     _value_axis(axes, figure.metric, named=named)
 

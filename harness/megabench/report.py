@@ -158,7 +158,8 @@ def caption(one: Table, fig: Any) -> str:
     repeats = sorted(set(one.rows(fig.metric)["n"])) or [0]
     many = f"{repeats[0]}" if len(repeats) == 1 else f"{repeats[0]} to {repeats[-1]}"
     if repeats[-1]:
-        parts.append(f"Medians of {many} trials{'; whiskers are intervals' if whiskers else ''}.")
+        noun = "One trial each" if many == "1" else f"Medians of {many} trials"
+        parts.append(f"{noun}{'; whiskers are intervals' if whiskers else ''}.")
     if fig.paper:
         parts.append("Grey: the paper's.")
     return " ".join(parts)
@@ -317,8 +318,8 @@ def _figure_links(one: Table, name: str, results: Path) -> list[str]:
 def first_screen(results: Path, name: str, tables: list[Table]) -> str:
     """The README's results: claims, one figure, and on what."""
     lines = [
-        f"Measured on: {figure.where(tables[0])}. Numbers are ratios of MegaPipe over the "
-        "baseline; [how to read them, and all others](results/README.md).",
+        f"Measured on: {figure.where(tables[0])}. Numbers are ratios; "
+        "[how to read them, and all others](results/README.md).",
         "",
         "| claim | paper | ours | verdict |",
         "|---|---|---|---|",
