@@ -25,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from megabench import paper, system
 from megabench.experiment import MARKS, Figure
-from megabench.record import disk_errors
+from megabench.record import write_whole
 from megabench.table import Table
 
 INK, FAINT, GRID, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#8c959f"
@@ -117,17 +117,15 @@ def write_figures(results: Path, testbed: str, table: Table) -> list[Path]:
     """figures/<experiment>-<figure>.svg and .png, all that can be drawn."""
     folder = results / testbed / "figures"
     written = []
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for figure in table.raw.experiment.figures:
-            if not drawable(table, figure):
-                continue
-            canvas = draw(table, figure)
-            stem = file_stem(table, figure)
-            for kind in ("svg", "png"):
-                path = folder / f"{stem}.{kind}"
-                path.write_bytes(render(canvas, kind, stem))
-                written.append(path)
+    for figure in table.raw.experiment.figures:
+        if not drawable(table, figure):
+            continue
+        canvas = draw(table, figure)
+        stem = file_stem(table, figure)
+        for kind in ("svg", "png"):
+            path = folder / f"{stem}.{kind}"
+            write_whole(path, render(canvas, kind, stem))
+            written.append(path)
     return written
 
 

@@ -67,14 +67,15 @@ def check_space(folder: Path, needed: int = SPACE_NEEDED) -> None:
         )
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace `path` by `text`: a reader sees the old file or the new one, never half of either."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace `path`: a reader sees the old file or the new one, never half of either."""
+    data = content.encode() if isinstance(content, str) else content
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
