@@ -52,7 +52,7 @@ def touched_by(patch: Path) -> set[str]:
     for line in patch.read_text().splitlines():
         if line.startswith("--- /dev/null"):
             raise TreeError(
-                f"{patch.name} creates a file; new files go to kernel-patch/net and so on"
+                f"{patch.name} creates a file: those go to kernel-patch/net …"
             )
         if line.startswith(("--- a/", "+++ b/")):
             names.add(line[6:].split("\t")[0])
