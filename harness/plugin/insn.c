@@ -15,6 +15,11 @@
  * are held back until the same PAUSE comes again (then all of them were one turn of waiting), or
  * until that looks unlikely (then they were work).
  *
+ * An instruction that crosses the end of a page ends its block unexecuted and begins the next one.
+ * QEMU 7.2 shows it to the plugin in both, but makes a call asked for at that very
+ * instruction only where it is executed. So the last instruction of a block that nears the end of a
+ * page is counted by a call of its own.
+ *
  * A string instruction with a repeat prefix is a loop to the emulator: it ends its block and then
  * starts blocks of its own, one an iteration. Such a block counts only if the one before it on the
  * same vCPU did not end with the very same instruction.
@@ -39,6 +44,7 @@
 
 #define MAX_INSN_BYTES 15
 #define KERNEL_HALF (UINT64_C(1) << 63)
+#define GUEST_PAGE 4096
 
 /* Blocks held back after a PAUSE: a turn of timer_delete_sync, the longest known, takes 15. */
 #define HELD_MAX 64
@@ -200,6 +206,11 @@ static void run_user_block(unsigned int index, void *block)
 	run_block(index, block);
 }
 
+static void run_last(unsigned int index, void *block)
+{
+	count(&plugin.vcpus[index], (uintptr_t)block);
+}
+
 static void run_insn(unsigned int index, void *unused)
 {
 	struct vcpu *vcpu = &plugin.vcpus[index];
@@ -238,6 +249,17 @@ static uint32_t id_of(const struct qemu_plugin_insn *insn)
 	return qemu_plugin_insn_vaddr(insn) | 1;
 }
 
+static bool may_cross_page(const struct qemu_plugin_insn *insn)
+{
+	return qemu_plugin_insn_vaddr(insn) % GUEST_PAGE > GUEST_PAGE - MAX_INSN_BYTES;
+}
+
+static void on_insn(struct qemu_plugin_insn *insn, qemu_plugin_exec_t call, uintptr_t argument)
+{
+	qemu_plugin_register_vcpu_insn_exec_cb(insn, call, QEMU_PLUGIN_CB_NO_REGS,
+					       (void *)argument);
+}
+
 static void on_start(struct qemu_plugin_tb *tb, qemu_plugin_exec_t call, uintptr_t argument)
 {
 	qemu_plugin_register_vcpu_tb_exec_cb(tb, call, QEMU_PLUGIN_CB_NO_REGS, (void *)argument);
@@ -264,7 +286,7 @@ static void instrument_entry(struct qemu_plugin_tb *tb, const struct function *f
 static void instrument_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
 	size_t length = qemu_plugin_tb_n_insns(tb);
-	const struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, length - 1);
+	struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, length - 1);
 	uint64_t address = qemu_plugin_tb_vaddr(tb);
 	const struct function *function = symbols_find(&plugin.symbols, address);
 	bool is_user = !function && address < KERNEL_HALF;
@@ -281,12 +303,14 @@ static void instrument_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 		on_start(tb, length == 1 ? run_repeat : run_block_before_repeat, block);
 	} else if (!(function && function->spins) && insn_is(last, decode_is_pause)) {
 		on_start(tb, run_pause, pack(length, SLOT_PAUSE, id_of(last)));
+	} else if (!plugin.exact && length > 1 && may_cross_page(last)) {
+		on_start(tb, is_user ? run_user_block : run_block, pack(length - 1, slot, 0));
+		on_insn(last, run_last, pack(1, slot, 0));
 	} else {
 		on_start(tb, is_user ? run_user_block : run_block, pack(length, slot, 0));
 	}
 	for (size_t i = 0; plugin.exact && i < length; i++)
-		qemu_plugin_register_vcpu_insn_exec_cb(qemu_plugin_tb_get_insn(tb, i), run_insn,
-						       QEMU_PLUGIN_CB_NO_REGS, NULL);
+		on_insn(qemu_plugin_tb_get_insn(tb, i), run_insn, 0);
 }
 
 /*

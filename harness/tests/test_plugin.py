@@ -42,6 +42,7 @@ KERNEL = {
     "waits_by_call": 4,
     "looks": 3,
     "pauses_once": 203,
+    "crosses_page": 4,
     "tick_work": 3,
     "irq_exit_rcu": 2,
     "soft_work": 3,
@@ -49,7 +50,7 @@ KERNEL = {
     "schedule_idle": 2,
     "entry_SYSCALL_64": 4,
     "work_after_idle": 2,
-    "main": 20,
+    "main": 21,
 }
 APART = {
     "[user]": 1,

@@ -143,7 +143,7 @@ function straight.cold			/* 3 */
 	nop
 	ret
 
-function main				/* 17 calls + 3; hlt is in the last block but never runs */
+function main				/* 18 calls + 3; hlt is in the last block but never runs */
 	call	straight
 	call	copy_inline
 	call	copy_target
@@ -152,6 +152,7 @@ function main				/* 17 calls + 3; hlt is in the last block but never runs */
 	call	waits_inline
 	call	waits_by_call
 	call	pauses_once
+	call	crosses_page
 	call	queued_spin_lock_slowpath
 	call	asm_sysvec_apic_timer_interrupt
 	call	tick_work
@@ -175,6 +176,13 @@ function for_ever
 	nop
 	jmp	for_ever
 #endif
+
+	.org	0x1ffd
+function crosses_page			/* 4: the page ends within the third */
+	nop
+	nop
+	movw	$0x1234, %ax
+	ret
 
 /* The processor begins here, under another address than System.map's: 1 for the user slot. */
 	.org	0xfff0
