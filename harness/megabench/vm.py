@@ -402,9 +402,10 @@ class VmTestbed(Testbed):
         namespace = Namespace(state["namespace"]["pid"], state["user_namespace"])
         options = ["-o", f"UserKnownHostsFile={directory / 'known_hosts'}", "-o", "LogLevel=ERROR"]
         key = directory / "ssh/user_key"
-        return namespace.argv(
-            ["ssh", "-F", "none", "-i", str(key), *options, f"root@{self.server_address}"]
-        )
+        login = ["ssh", "-F", "none", "-i", str(key), *options, f"root@{self.server_address}"]
+        # With the token, for `down` must end it: whoever is inside keeps the namespace alive.
+        token = [f"{name}={value}" for name, value in self.state.environment.items()]
+        return namespace.argv(["env", *token, *login])
 
     def facts(self) -> dict[str, Any]:
         said = LocalHost().run([QEMU, "--version"], timeout=30).stdout

@@ -422,6 +422,12 @@ def test_real__server_in_the_guest_client_in_the_namespace(real: VmTestbed, tmp_
 
 
 @pytest.mark.vm
+def test_real__shell_logs_in(real: VmTestbed) -> None:
+    shell = LocalHost().run([*real.shell_argv(), "echo $HOME; id -u"], timeout=60)
+    assert shell.stdout == "/run/megabench/home\n0\n"
+
+
+@pytest.mark.vm
 def test_real__facts_are_read_back(real: VmTestbed) -> None:
     facts = real.facts()
     assert facts["accel"] == "tcg"
