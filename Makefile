@@ -78,6 +78,7 @@ plugin: ## build the emulator's instruction counter, build/bin/libinsn.so
 	$(SUB) harness/plugin
 
 test: all ## build everything and run all tests on the local testbed
+	@scripts/packages.sh ensure test
 	@$(PYTEST) $(TESTS)
 
 test-unit: venv ## run the tests that need no virtual machine, root or network
