@@ -69,8 +69,8 @@ static int mp_accept_wake(wait_queue_entry_t *wait, unsigned int mode,
 
 /*
  * A connection in the socket's own queue.  Of the channels that share it only
- * one is woken, and one that wants connections: WRITE_ONCE() in
- * mp_accept_start() comes before its look at the queue.
+ * one is woken: one that wants connections, and that has not been woken for
+ * another one already, so that a busy channel does not collect them all.
  */
 static int mp_accept_wake_shared(wait_queue_entry_t *wait, unsigned int mode,
 				 int sync, void *key)
@@ -80,7 +80,13 @@ static int mp_accept_wake_shared(wait_queue_entry_t *wait, unsigned int mode,
 
 	if (!READ_ONCE(l->pending))
 		return 0;
-	mp_handle_ready(&l->file.handle, MP_EV_READ);
+	if (!mp_handle_ready(&l->file.handle, MP_EV_READ))
+		return 0;
+	/* The end of the listener is for everybody. */
+	if (key_to_poll(key) & (EPOLLERR | EPOLLHUP))
+		return 0;
+	/* Next time the next one: the caller's walk of the list allows it. */
+	list_move_tail(&wait->entry, &l->file.handle.sock->wq.wait.head);
 	return 1;
 }
 
@@ -166,18 +172,47 @@ static bool mp_accept_queue_empty(const struct socket *sock)
 	return reqsk_queue_empty(&inet_csk(sock->sk)->icsk_accept_queue);
 }
 
-/* The queue to accept from: the partition's, then the socket's own; or NULL */
+/*
+ * The queue to accept from, or NULL: the socket's own, which gets next to
+ * nothing while there are partitions, then the partition's.
+ */
 static struct socket *mp_accept_queue(const struct mp_listener *l)
 {
-	struct socket *sock;
+	struct socket *sock = l->file.handle.sock;
 
-	if (l->partition) {
-		sock = mp_partition_sock(l->partition);
-		if (!mp_accept_queue_empty(sock))
-			return sock;
-	}
-	sock = l->file.handle.sock;
+	if (!mp_accept_queue_empty(sock))
+		return sock;
+	if (!l->partition)
+		return NULL;
+	sock = mp_partition_sock(l->partition);
 	return mp_accept_queue_empty(sock) ? NULL : sock;
+}
+
+/*
+ * Stop accepting although the socket's own queue may have connections.  One of
+ * the wake-ups that this channel took may be another's: pass it on.
+ */
+static void mp_accept_pass_on(const struct mp_listener *l)
+{
+	struct socket *sock = l->file.handle.sock;
+
+	/*
+	 * Not pending, or queued, before the look at the queue; pairs with the
+	 * lock of the wait queue, taken for a wake-up after a connection was
+	 * queued.
+	 */
+	smp_mb();
+	if (!mp_accept_queue_empty(sock))
+		wake_up_interruptible_sync_poll(&sock->wq.wait,
+						EPOLLIN | EPOLLRDNORM);
+}
+
+/* May the channel accept?  -EAGAIN is for an empty queue only. */
+static int mp_accept_allowed(struct socket *sock, struct socket *newsock)
+{
+	int err = security_socket_accept(sock, newsock);
+
+	return err == -EAGAIN ? -EACCES : err;
 }
 
 static struct sock *mp_accept_take(struct socket *sock)
@@ -219,7 +254,7 @@ static int mp_accept_fd(struct mp_channel *channel, struct socket *sock,
 		goto out_fd;
 	}
 
-	err = security_socket_accept(sock, newsock);
+	err = mp_accept_allowed(sock, newsock);
 	if (err)
 		goto out_file;
 	if (!sk) {
@@ -259,7 +294,7 @@ static int mp_accept_lwsocket(struct mp_channel *channel, struct socket *sock)
 	if (ret < 0)
 		goto out_retire;
 
-	ret = security_socket_accept(sock, &lw->sock);
+	ret = mp_accept_allowed(sock, &lw->sock);
 	if (ret)
 		goto out_remove;
 	sk = mp_accept_take(sock);
@@ -287,6 +322,12 @@ out_retire:
 	return ret;
 }
 
+/* shutdown() of a listening socket ends it. */
+static bool mp_accept_listening(const struct mp_listener *l)
+{
+	return inet_sk_state_load(l->file.handle.sock->sk) == TCP_LISTEN;
+}
+
 /*
  * Accept while there are connections, room and budget.  A failed accept ends
  * the command: the connection stays in the queue for the next one.
@@ -311,6 +352,7 @@ void mp_accept_run(struct mp_handle *handle)
 	while (l->pending && (sock = mp_accept_queue(l))) {
 		if (!mp_queue_room(channel) || !budget--) {
 			mp_queue_again(handle, MP_EV_READ);
+			mp_accept_pass_on(l);
 			return;
 		}
 		ret = l->lwsocket ? mp_accept_lwsocket(channel, sock) :
@@ -325,6 +367,17 @@ void mp_accept_run(struct mp_handle *handle)
 			      MEGAPIPE_OP_ACCEPT, ret,
 			      READ_ONCE(sock->sk->sk_ack_backlog));
 	}
+
+	if (!l->pending) {
+		mp_accept_pass_on(l);
+	} else if (unlikely(!mp_accept_listening(l))) {
+		if (!mp_queue_room(channel)) {
+			mp_queue_again(handle, MP_EV_READ);
+			return;
+		}
+		WRITE_ONCE(l->pending, false);
+		mp_queue_complete(handle, MEGAPIPE_OP_ACCEPT, -EINVAL);
+	}
 }
 
 /* MEGAPIPE_OP_ACCEPT */
@@ -336,6 +389,8 @@ int mp_accept_start(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 		return -EINVAL;
 	if (l->pending)
 		return -EBUSY;
+	if (!mp_accept_listening(l))
+		return -EINVAL;
 
 	l->lwsocket = cmd->flags & MEGAPIPE_CMD_LWSOCKET;
 	l->forever = !cmd->len;
@@ -366,6 +421,7 @@ void mp_accept_detach(struct mp_handle *handle)
 	struct mp_listener *l = mp_listener(handle);
 
 	WRITE_ONCE(l->pending, false);
+	mp_accept_pass_on(l);
 	if (l->partition) {
 		remove_wait_queue(&mp_partition_sock(l->partition)->wq.wait,
 				  &l->wait);

@@ -23,6 +23,9 @@ static int mp_channel_open(struct inode *inode, struct file *file)
 	struct mp_channel *channel;
 	int err;
 
+	if (!current->mm)
+		return -EINVAL;
+
 	channel = kzalloc(sizeof(*channel), GFP_KERNEL_ACCOUNT);
 	if (!channel)
 		return -ENOMEM;

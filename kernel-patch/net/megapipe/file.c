@@ -82,8 +82,7 @@ int mp_file_register(struct mp_channel *channel,
 		return -EBADF;
 
 	sock = sock_from_file(file);
-	if (!sock || sock->type != SOCK_STREAM ||
-	    sock->sk->sk_protocol != IPPROTO_TCP)
+	if (!sock || !sk_is_tcp(sock->sk))
 		ret = -EOPNOTSUPP;
 	else if (inet_sk_state_load(sock->sk) == TCP_LISTEN)
 		ret = mp_accept_register(channel, file, sock, reg);
@@ -102,7 +101,8 @@ struct file *mp_file_get(struct mp_handle *handle, int *fd)
 
 /*
  * Close the descriptor that a file was registered by, unless the program has
- * closed it already and the number is another file's.  Consumes the reference.
+ * closed it already and the number is another file's.  A program must not race
+ * with itself here, as with any close().  Consumes the reference.
  */
 void mp_file_close_fd(struct file *file, int fd)
 {

@@ -22,9 +22,9 @@
 #define MP_INDEX_MASK		((1U << MP_INDEX_BITS) - 1)
 #define MP_MAX_GENERATION	((1U << 10) - 1)
 
-static_assert(MEGAPIPE_MAX_HANDLES == MP_INDEX_MASK + 1);
-static_assert(MEGAPIPE_HANDLE_LWSOCKET ==
-	      (MP_MAX_GENERATION + 1) << MP_INDEX_BITS);
+static_assert(MP_INDEX_MASK + 1 == MEGAPIPE_MAX_HANDLES);
+static_assert((MP_MAX_GENERATION + 1) << MP_INDEX_BITS ==
+	      MEGAPIPE_HANDLE_LWSOCKET);
 
 int mp_table_init(struct mp_table *table, u32 max)
 {
@@ -169,14 +169,15 @@ void mp_handle_remove(struct mp_handle *handle)
  *
  * Called under RCU or under the lock of the wait queue that the handle waits
  * on: either keeps the handle's memory and the channel from being freed.
+ * Returns false if the owner has been told before and has not looked yet.
  */
-void mp_handle_ready(struct mp_handle *handle, int events)
+bool mp_handle_ready(struct mp_handle *handle, int events)
 {
 	struct mp_channel *channel = handle->channel;
 
 	if (atomic_fetch_or(events | MP_EV_QUEUED, &handle->events) &
 	    MP_EV_QUEUED)
-		return;
+		return false;
 
 	/*
 	 * Only the first entry of an empty list has somebody to wake: a
@@ -187,9 +188,11 @@ void mp_handle_ready(struct mp_handle *handle, int events)
 	 * on the wait queue and its look at the list, in mp_queue_wait().
 	 */
 	if (llist_add(&handle->ready, &channel->ready) &&
+	    /* After the barrier in llist_add(), see above */
 	    waitqueue_active(&channel->wait))
 		wake_up_interruptible_sync_poll(&channel->wait,
 						EPOLLIN | EPOLLRDNORM);
+	return true;
 }
 
 /* Look at a handle that was ready; the channel has room for a completion. */

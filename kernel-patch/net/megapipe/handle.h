@@ -126,6 +126,6 @@ void mp_handle_retire(struct mp_handle *handle);
 void mp_handle_free(struct mp_handle *handle);
 
 /* Any context, also softirq with the socket's lock held */
-void mp_handle_ready(struct mp_handle *handle, int events);
+bool mp_handle_ready(struct mp_handle *handle, int events);
 
 #endif /* _MEGAPIPE_HANDLE_H */

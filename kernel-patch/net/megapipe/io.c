@@ -40,9 +40,10 @@ struct mp_vector {
  */
 static bool mp_io_readable(const struct mp_handle *handle)
 {
-	const struct sock *sk = handle->sock->sk;
+	struct sock *sk = handle->sock->sk;
 
 	return !skb_queue_empty_lockless(&sk->sk_receive_queue) ||
+	       sk_is_readable(sk) ||
 	       READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN ||
 	       READ_ONCE(sk->sk_err) ||
 	       inet_sk_state_load(sk) == TCP_CLOSE;
@@ -84,38 +85,40 @@ static void mp_io_complete_write(struct mp_handle *handle, int res)
 	mp_queue_complete(handle, op, res);
 }
 
-/* Try the pending WRITE or WRITEV; there is room for its completion. */
-static void mp_io_try_write(struct mp_handle *handle)
+/* Send what is left of the pending WRITE or WRITEV, as far as it fits. */
+static int mp_io_send(struct mp_handle *handle)
 {
 	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
 	int ret;
 
 	if (handle->write_vector) {
 		msg.msg_iter = handle->vector->iter;
-		ret = 0;
-	} else {
-		ret = import_ubuf(ITER_SOURCE,
-				  handle->write_addr + handle->write_done,
-				  handle->write_len - handle->write_done,
-				  &msg.msg_iter);
-	}
-	if (!ret)
 		ret = sock_sendmsg(handle->sock, &msg);
-
-	if (ret > 0) {
-		handle->write_done += ret;
-		if (handle->write_done == handle->write_len) {
-			mp_io_complete_write(handle, handle->write_done);
-			return;
-		}
-		/*
-		 * The rest did not fit.  TCP has set SOCK_NOSPACE, so it will
-		 * call back when there is space.
-		 */
-		if (handle->write_vector)
+		if (ret > 0)
 			handle->vector->iter = msg.msg_iter;
-		return;
+		return ret;
 	}
+	ret = import_ubuf(ITER_SOURCE, handle->write_addr + handle->write_done,
+			  handle->write_len - handle->write_done,
+			  &msg.msg_iter);
+	return ret ?: sock_sendmsg(handle->sock, &msg);
+}
+
+/* Try the pending WRITE or WRITEV; there is room for its completion. */
+static void mp_io_try_write(struct mp_handle *handle)
+{
+	int ret;
+
+	do {
+		ret = mp_io_send(handle);
+		if (ret > 0)
+			handle->write_done += ret;
+	} while (ret > 0 && handle->write_done < handle->write_len);
+
+	/*
+	 * Only -EAGAIN promises a callback: TCP has set SOCK_NOSPACE.  A short
+	 * count may have another reason, such as a bad address.
+	 */
 	if (ret == -EAGAIN)
 		return;
 	/* Bytes come first; the error is for the next write to find. */
@@ -197,7 +200,7 @@ int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	handle->read_len = min_t(u32, cmd->len, MAX_RW_COUNT);
 	if (!mp_io_readable(handle))
 		return 0;
-	if (mp_queue_room(handle->channel))
+	if (mp_queue_room_now(handle->channel))
 		mp_io_try_read(handle);
 	else
 		mp_queue_again(handle, MP_EV_READ);
@@ -206,7 +209,7 @@ int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 
 static void mp_io_start_write(struct mp_handle *handle)
 {
-	if (mp_queue_room(handle->channel))
+	if (mp_queue_room_now(handle->channel))
 		mp_io_try_write(handle);
 	else
 		mp_queue_again(handle, MP_EV_WRITE);
@@ -270,7 +273,7 @@ int mp_io_disconnect(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	handle->disconnect = true;
 	if (handle->write_len)
 		return 0;
-	if (mp_queue_room(handle->channel))
+	if (mp_queue_room_now(handle->channel))
 		mp_io_try_disconnect(handle);
 	else
 		mp_queue_again(handle, 0);

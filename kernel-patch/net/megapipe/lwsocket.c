@@ -107,7 +107,7 @@ struct mp_lwsocket *mp_lwsocket_alloc(struct mp_channel *channel,
 bool mp_lwsocket_eligible(const struct sock *sk)
 {
 	return sk->sk_protocol == IPPROTO_TCP && !sk_is_mptcp(sk) &&
-	       !rcu_access_pointer(sk->sk_user_data) &&
+	       !READ_ONCE(sk->sk_user_data) &&
 	       !inet_csk(sk)->icsk_ulp_ops;
 }
 

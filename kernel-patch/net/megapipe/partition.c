@@ -152,7 +152,7 @@ static void (*mp_inet6_destruct)(struct sock *sk);
 static void mp_partition_destruct6(struct sock *sk)
 {
 	mp_partition_leave_group(sk);
-	mp_inet6_destruct(sk);
+	READ_ONCE(mp_inet6_destruct)(sk);
 }
 
 static void mp_partition_set_destruct(struct sock *sk)
@@ -266,7 +266,12 @@ static void mp_partition_copy_options(struct sock *sk, const struct sock *from)
 	sk->sk_reuseport = from->sk_reuseport;
 	sk->sk_bound_dev_if = from->sk_bound_dev_if;
 	sk->sk_userlocks = from->sk_userlocks;
-	sk->sk_flags = from->sk_flags;
+	/* Time stamps are counted: see sk_clone_lock(), net_enable_timestamp(). */
+	sk->sk_flags = from->sk_flags & ~SK_FLAGS_TIMESTAMP;
+	if (sock_flag(from, SOCK_TIMESTAMP))
+		sock_enable_timestamp(sk, SOCK_TIMESTAMP);
+	if (sock_flag(from, SOCK_TIMESTAMPING_RX_SOFTWARE))
+		sock_enable_timestamp(sk, SOCK_TIMESTAMPING_RX_SOFTWARE);
 	sk->sk_lingertime = from->sk_lingertime;
 	sk->sk_sndbuf = from->sk_sndbuf;
 	sk->sk_rcvbuf = from->sk_rcvbuf;
@@ -332,13 +337,25 @@ static void mp_partition_copy_options(struct sock *sk, const struct sock *from)
 /* What cannot be copied is refused, so that nothing is lost silently. */
 static bool mp_partition_possible(const struct sock *listener)
 {
+	const struct inet_connection_sock *icsk = inet_csk(listener);
 	const struct tcp_sock *tp = tcp_sk(listener);
 
-	if (inet_csk(listener)->icsk_ulp_ops || tp->repair ||
-	    rcu_access_pointer(listener->sk_user_data) ||
+	if (icsk->icsk_ulp_ops || tp->repair ||
+	    READ_ONCE(listener->sk_user_data) ||
 	    rcu_access_pointer(listener->sk_filter) ||
-	    rcu_access_pointer(inet_sk(listener)->inet_opt))
+	    rcu_access_pointer(inet_sk(listener)->inet_opt) ||
+	    rcu_access_pointer(icsk->icsk_accept_queue.fastopenq.ctx))
 		return false;
+#ifdef CONFIG_XFRM
+	if (rcu_access_pointer(listener->sk_policy[0]) ||
+	    rcu_access_pointer(listener->sk_policy[1]))
+		return false;
+#endif
+#if IS_ENABLED(CONFIG_IPV6)
+	if (listener->sk_family == AF_INET6 &&
+	    rcu_access_pointer(inet6_sk(listener)->opt))
+		return false;
+#endif
 #ifdef CONFIG_TCP_MD5SIG
 	if (rcu_access_pointer(tp->md5sig_info))
 		return false;
@@ -404,8 +421,12 @@ static struct socket *mp_partition_sock_create(struct sock *listener)
 	err = tcp_set_congestion_control(sock->sk,
 					 inet_csk(listener)->icsk_ca_ops->name,
 					 false, true);
-	if (!err)
-		err = mp_partition_listen(sock->sk, listener);
+	if (err)
+		goto out_unlock;
+	/* Chosen by the program, or the system's, which may yet change? */
+	inet_csk(sock->sk)->icsk_ca_setsockopt =
+		inet_csk(listener)->icsk_ca_setsockopt;
+	err = mp_partition_listen(sock->sk, listener);
 out_unlock:
 	release_sock(sock->sk);
 	release_sock(listener);
@@ -547,6 +568,7 @@ struct sock *__megapipe_select_listener(struct sock *sk, __be16 sport)
 	const struct mp_group *group = rcu_dereference(*mp_group_slot(sk));
 	const struct mp_map *map;
 	const struct mp_span *span;
+	struct sock *partition;
 	u32 i;
 
 	if (!group)
@@ -559,7 +581,15 @@ struct sock *__megapipe_select_listener(struct sock *sk, __be16 sport)
 	if (span->count > 1)
 		i += reciprocal_scale(hash_32((__force u32)sport, 32),
 				      span->count);
-	return READ_ONCE(map->socks[i]);
+	partition = READ_ONCE(map->socks[i]);
+	/* SOCK_DESTROY can close a partition under its owner. */
+	return likely(inet_sk_state_load(partition) == TCP_LISTEN) ?
+	       partition : sk;
+}
+
+static bool mp_partition_has_space(const struct sock *sk)
+{
+	return inet_sk_state_load(sk) == TCP_LISTEN && !sk_acceptq_is_full(sk);
 }
 
 /* A partition for a connection that arrived on @cpu, one with space if any */
@@ -568,8 +598,8 @@ static struct sock *mp_map_select(const struct mp_map *map, unsigned int cpu)
 	struct sock *sk = READ_ONCE(map->socks[map->cpu[cpu].first]);
 	u32 i;
 
-	for (i = 0; sk_acceptq_is_full(sk) && i < map->nr_socks; i++)
-		if (!sk_acceptq_is_full(READ_ONCE(map->socks[i])))
+	for (i = 0; !mp_partition_has_space(sk) && i < map->nr_socks; i++)
+		if (mp_partition_has_space(READ_ONCE(map->socks[i])))
 			sk = READ_ONCE(map->socks[i]);
 	return sk;
 }
@@ -577,7 +607,7 @@ static struct sock *mp_map_select(const struct mp_map *map, unsigned int cpu)
 struct sock *__megapipe_migrate_listener(struct sock *sk,
 					 const struct sock *migrating_sk)
 {
-	unsigned int cpu = READ_ONCE(migrating_sk->sk_incoming_cpu);
+	unsigned int cpu = raw_smp_processor_id();
 	const struct mp_group *group;
 	const struct mp_map *map;
 	struct sock *heir = NULL;
@@ -587,8 +617,10 @@ struct sock *__megapipe_migrate_listener(struct sock *sk,
 	if (!group || group->listener == sk)
 		goto out;
 
-	if (cpu >= nr_cpu_ids)
-		cpu = raw_smp_processor_id();
+	/* A request sock, with its handshake under way, has no such field. */
+	if (migrating_sk->sk_state != TCP_NEW_SYN_RECV &&
+	    (u32)READ_ONCE(migrating_sk->sk_incoming_cpu) < nr_cpu_ids)
+		cpu = READ_ONCE(migrating_sk->sk_incoming_cpu);
 	map = rcu_dereference(group->map);
 	heir = map ? mp_map_select(map, cpu) : group->listener;
 	if (inet_sk_state_load(heir) != TCP_LISTEN ||

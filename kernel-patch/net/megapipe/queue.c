@@ -10,6 +10,7 @@
  */
 
 #include <linux/hrtimer.h>
+#include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
@@ -86,6 +87,7 @@ static struct mp_handle *mp_queue_next(struct mp_channel *channel)
 static void mp_queue_run(struct mp_channel *channel)
 {
 	struct mp_handle *handle;
+	unsigned int n = 0;
 	int events;
 
 	while (mp_queue_room(channel) && (handle = mp_queue_next(channel))) {
@@ -97,6 +99,8 @@ static void mp_queue_run(struct mp_channel *channel)
 		events = atomic_fetch_andnot(MP_EV_READ | MP_EV_WRITE |
 					     MP_EV_QUEUED, &handle->events);
 		mp_handle_run(handle, events);
+		if (!(++n % MP_CHUNK))
+			cond_resched();
 	}
 }
 
@@ -116,20 +120,23 @@ static int mp_queue_wait(struct mp_channel *channel, ktime_t *deadline)
 	DEFINE_WAIT(wait);
 	int err = 0;
 
-	channel->stats.sleeps++;
 	mp_queue_flush(channel);
+	if (batch->error)
+		return 0;
+	channel->stats.sleeps++;
 	mutex_unlock(&channel->mutex);
 
 	prepare_to_wait_exclusive(&channel->wait, &wait, TASK_INTERRUPTIBLE);
-	if (!mp_queue_pending(channel)) {
-		if (signal_pending(current))
-			err = -EINTR;
-		else if (!schedule_hrtimeout_range(deadline,
-						   current->timer_slack_ns,
-						   HRTIMER_MODE_ABS))
-			err = -ETIME;
-	}
+	if (signal_pending(current))
+		err = -EINTR;
+	else if (mp_queue_pending(channel))
+		/* Events that complete nothing must not go on for ever. */
+		err = deadline && ktime_get() >= *deadline ? -ETIME : 0;
+	else if (!schedule_hrtimeout_range(deadline, current->timer_slack_ns,
+					   HRTIMER_MODE_ABS))
+		err = -ETIME;
 	finish_wait(&channel->wait, &wait);
+	cond_resched();
 
 	/*
 	 * Whatever the reason, the caller looks at the lists once more, so a
@@ -227,6 +234,15 @@ long mp_queue_dispatch(struct mp_channel *channel,
 		return -EINTR;
 	ret = mp_queue_dispatch_locked(channel, &d);
 	mutex_unlock(&channel->mutex);
+
+	/*
+	 * What found no room is for whoever waits: a poller of the channel, or
+	 * another thread.
+	 */
+	if (unlikely(mp_queue_pending(channel)) &&
+	    wq_has_sleeper(&channel->wait))
+		wake_up_interruptible_poll(&channel->wait,
+					   EPOLLIN | EPOLLRDNORM);
 
 	if (put_user(d.done_cmds, &arg->done_cmds))
 		return -EFAULT;

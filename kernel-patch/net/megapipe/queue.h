@@ -41,6 +41,18 @@ void mp_queue_again(struct mp_handle *handle, int events);
 bool mp_queue_pending(const struct mp_channel *channel);
 void mp_queue_drain(struct mp_channel *channel);
 
+/*
+ * Room for a command to complete at once?  Half of the room is for those that
+ * have waited, or commands that never wait would starve them.
+ */
+static inline bool mp_queue_room_now(const struct mp_channel *channel)
+{
+	const struct mp_batch *batch = channel->batch;
+
+	return batch->nr < batch->max / 2 ||
+	       (batch->nr < batch->max && !mp_queue_pending(channel));
+}
+
 static inline void mp_queue_complete(struct mp_handle *handle, u16 op, s32 res)
 {
 	mp_queue_post(handle->channel, handle->id, handle->cookie, op, res, 0);

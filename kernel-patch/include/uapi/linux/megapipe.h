@@ -35,9 +35,11 @@
  * @MEGAPIPE_OP_READ: read up to @len bytes to @addr.  @res 0 is end of file.
  * @MEGAPIPE_OP_WRITE: write all @len bytes at @addr; fewer only before an
  *	error, which the next write then reports.
- * @MEGAPIPE_OP_WRITEV: the same for the @len struct iovec at @addr.
- * @MEGAPIPE_OP_DISCONNECT: shut the connection down in both directions after
- *	sending what was written; frees and unregisters nothing.
+ * @MEGAPIPE_OP_WRITEV: the same for the @len struct iovec at @addr; of more than
+ *	2 GiB only the first part is written.
+ * @MEGAPIPE_OP_DISCONNECT: after a pending write, end the sending direction, as
+ *	shutdown(SHUT_WR) does; what the peer sends can still be read.  Frees and
+ *	unregisters nothing.
  * @MEGAPIPE_OP_UNREGISTER: drop the handle.  Its pending commands end without
  *	a completion.  An lwsocket is closed: nothing else refers to it.
  * @MEGAPIPE_OP_CLOSE: unregister, and close the descriptor too.
@@ -47,7 +49,9 @@
  *	completes with -ECANCELED or, for a write, the bytes already moved.
  *
  * UNREGISTER, CLOSE, COOKIE and CANCEL have no completion of their own unless
- * they fail.
+ * they fail.  A handle can have one READ, one WRITE or WRITEV, and one ACCEPT or
+ * DISCONNECT pending; another fails with -EBUSY.  -EBADF says that there is no
+ * such handle, and nothing else.
  */
 enum megapipe_op {
 	MEGAPIPE_OP_ACCEPT,
@@ -120,8 +124,9 @@ struct megapipe_event {
  * @resv: must be zero
  *
  * The ioctl() returns the number of completions written, 0 after a timeout.
- * -EINTR: a signal came and there was nothing to return.  A command that
- * fails completes with its error and does not stop those behind it.
+ * -EINTR: a signal came and there was nothing to return; @done_cmds is written
+ * all the same.  A command that fails completes with its error and does not
+ * stop those behind it.
  */
 struct megapipe_dispatch {
 	__u64	cmds;
@@ -165,7 +170,7 @@ struct megapipe_register {
  * @nr_ops: commands known: ops 0 to nr_ops - 1
  * @max_handles: handles that this channel may have (the opener's
  *	RLIMIT_NOFILE, at most MEGAPIPE_MAX_HANDLES)
- * @max_dispatch: commands that one MEGAPIPE_IOC_DISPATCH takes
+ * @max_dispatch: commands, and completions, of one MEGAPIPE_IOC_DISPATCH
  * @features: reserved, zero
  * @resv: zero
  */
