@@ -389,15 +389,15 @@ static int create_counters(const char *path, unsigned int vcpus)
 
 int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
 {
-	const char *out = NULL, *map = NULL, *value;
+	const char *out = NULL, *map = NULL;
 
 	if (strcmp(info->target_name, "x86_64") || !info->system_emulation)
 		return fail("counts only in qemu-system-x86_64", NULL, NULL);
 	for (int i = 0; i < argc; i++) {
-		if ((value = value_of(argv[i], "out")))
-			out = value;
-		else if ((value = value_of(argv[i], "map")))
-			map = value;
+		if (value_of(argv[i], "out"))
+			out = value_of(argv[i], "out");
+		else if (value_of(argv[i], "map"))
+			map = value_of(argv[i], "map");
 		else if (!strcmp(argv[i], "exact=on") || !strcmp(argv[i], "exact=off"))
 			plugin.exact = !strcmp(argv[i], "exact=on");
 		else
