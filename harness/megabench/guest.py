@@ -156,6 +156,11 @@ set -eu
 trap 'echo "megabench: guest script failed"' EXIT
 
 mkdir -p {run}/bin {run}/home {run}/lib {run}/ssh /run/sshd
+
+# Where an ordinary user runs the emulator, the host's root appears as nobody in here, and what is
+# set-user-id makes nobody of us: mount first of all, so it is copied, for a copy is not.
+cp "$(command -v mount)" {run}/mount
+{run}/mount -o remount,bind,nosuid /
 cp {ssh}/host_key {ssh}/authorized_keys {ssh}/sshd_config {run}/ssh/
 cp {sshd} {run}/ssh/sshd
 for library in {libraries}; do
