@@ -51,15 +51,11 @@ def touched_by(patch: Path) -> set[str]:
     names = set()
     for line in patch.read_text().splitlines():
         if line.startswith("--- /dev/null"):
-            raise TreeError(
-                f"{patch.name} creates a file: those go to kernel-patch/net …"
-            )
+            raise TreeError(f"{patch.name} creates a file: those go to kernel-patch/net …")
         if line.startswith(("--- a/", "+++ b/")):
             names.add(line[6:].split("\t")[0])
     if not names:
-        raise TreeError(
-            f"{patch.name} edits nothing (want 'git format-patch' paths: a/… b/…)"
-        )
+        raise TreeError(f"{patch.name} edits nothing (want 'git format-patch' paths: a/… b/…)")
     return names
 
 
@@ -91,9 +87,7 @@ def apply_hooks(hooks: list[Path], tree: Path, originals: Path) -> list[str]:
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
             if done.returncode:
-                raise TreeError(
-                    f"{hook.name} does not apply:\n{done.stdout}{done.stderr}"
-                )
+                raise TreeError(f"{hook.name} does not apply:\n{done.stdout}{done.stderr}")
         for original in sorted(p for p in originals.rglob("*") if p.is_file()):
             name = str(original.relative_to(originals))
             text = (Path(scratch) / name).read_bytes()
@@ -106,16 +100,12 @@ def overlay_files(source: Path) -> dict[str, Path]:
     found = {}
     for top in OVERLAY:
         for path in sorted((source / top).rglob("*")):
-            if path.is_file() and not path.name.endswith(
-                ("~", ".o", ".cmd", ".rej", ".orig")
-            ):
+            if path.is_file() and not path.name.endswith(("~", ".o", ".cmd", ".rej", ".orig")):
                 found[str(path.relative_to(source))] = path
     return found
 
 
-def copy_overlay(
-    source: Path, tree: Path, before: list[str]
-) -> tuple[list[str], list[str]]:
+def copy_overlay(source: Path, tree: Path, before: list[str]) -> tuple[list[str], list[str]]:
     files = overlay_files(source)
     changed = []
     for name in before:
@@ -128,9 +118,7 @@ def copy_overlay(
     return sorted(files), changed
 
 
-def make_tree(
-    source: Path, tarball: Path, tree: Path, hooks: int | None = None
-) -> list[str]:
+def make_tree(source: Path, tarball: Path, tree: Path, hooks: int | None = None) -> list[str]:
     state_dir = tree.with_name(tree.name + ".state")
     state_file = state_dir / "state.json"
     originals = state_dir / "originals"
@@ -148,15 +136,11 @@ def make_tree(
     ours = overlay_files(source)
     for name in ours:
         if name not in before and (tree / name).exists():
-            raise TreeError(
-                f"{name} exists in the kernel already; edits to it belong in hooks/"
-            )
+            raise TreeError(f"{name} exists in the kernel already; edits to it belong in hooks/")
     state["overlay"] = sorted({*before, *ours})
     state_file.write_text(json.dumps(state, indent=1))
     overlay, changed = copy_overlay(source, tree, state["overlay"])
-    changed += apply_hooks(
-        sorted((source / "hooks").glob("*.patch"))[:hooks], tree, originals
-    )
+    changed += apply_hooks(sorted((source / "hooks").glob("*.patch"))[:hooks], tree, originals)
     state["overlay"] = overlay
     state_file.write_text(json.dumps(state, indent=1))
     return changed
@@ -166,9 +150,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, help="kernel-patch/")
     parser.add_argument("--tarball", type=Path, required=True)
-    parser.add_argument(
-        "--tree", type=Path, required=True, help="where the tree is made"
-    )
+    parser.add_argument("--tree", type=Path, required=True, help="where the tree is made")
     parser.add_argument("--hooks", type=int, help="apply only so many of the hooks")
     args = parser.parse_args()
     if not args.tarball.exists():
@@ -183,11 +165,7 @@ def main() -> int:
     except (TreeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(
-        f"{args.tree}: {len(changed)} file(s) changed"
-        if changed
-        else f"{args.tree}: up to date"
-    )
+    print(f"{args.tree}: {len(changed)} file(s) changed" if changed else f"{args.tree}: up to date")
     return 0
 
 
