@@ -33,8 +33,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 reproduce: plan all ## from nothing to the report: install, build, run, draw
-	@$(MEGABENCH) run --testbed $(TESTBED) --scale $(SCALE) $(EXPERIMENTS)
-	@$(MEGABENCH) report --testbed $(TESTBED) --scale $(SCALE)
+	@$(MEGABENCH) run --report --testbed $(TESTBED) --scale $(SCALE) $(EXPERIMENTS)
 
 .PHONY: plan
 plan:

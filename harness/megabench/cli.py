@@ -305,6 +305,9 @@ def run_(
     keep_up: Annotated[
         bool, typer.Option("--keep-up", help="Leave a testbed up that this command started.")
     ] = False,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Write the report too, also if points failed.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -333,7 +336,7 @@ def run_(
     record.check_space(where)
     request = run.Request(experiments, scale, where, wanted, fresh)
     outcome = measure_all(bed, request, planned, testbed, keep_up)
-    finish(bed.name, where, outcome, scale, as_json)
+    finish(bed.name, where, outcome, scale, as_json, with_report)
 
 
 def measure_all(
@@ -382,7 +385,14 @@ def brought_up(bed: Any, request: run.Request, keep_up: bool) -> Iterator[None]:
                     bed.down()
 
 
-def finish(name: str, results: Path, outcome: run.Outcome, scale: str, as_json: bool) -> None:
+def finish(
+    name: str,
+    results: Path,
+    outcome: run.Outcome,
+    scale: str,
+    as_json: bool,
+    with_report: bool,
+) -> None:
     """Draw what was measured, say what came out, and end with the right status."""
     tables, unmeasured = [], []
     for experiment in outcome.runs:
@@ -411,6 +421,8 @@ def finish(name: str, results: Path, outcome: run.Outcome, scale: str, as_json: 
         console.say(f"failed: {line.splitlines()[0]}")
     for experiment in unmeasured:
         console.say(f"{experiment}: no valid trial; logs in {outcome.runs[experiment]}/logs")
+    if with_report:
+        draw_report(results, name, scale)
     if outcome.failed:
         raise typer.Exit(SKIPPED if outcome.cannot == len(outcome.failed) else FAILED)
 
@@ -475,13 +487,17 @@ def plot(
 @app.command("report")
 def report_(testbed: Bed = "local", scale: AnyScale = None, results: Results = None) -> None:
     """Tables, figures, report.html and the README's results, from raw results alone."""
-    where, bed = where_results(results), bed_name(testbed)
-    tables = report.load_tables(where, bed, scale)
+    draw_report(where_results(results), bed_name(testbed), scale)
+
+
+def draw_report(results: Path, bed: str, scale: str | None) -> None:
+    """All that is drawn from raw results; prints the report's path."""
+    tables = report.load_tables(results, bed, scale)
     for one in tables:
-        table.write_table(where, bed, one)
-        figure.write_figures(where, bed, one)
-    path = report.write_report(where, bed, tables)
-    for readme in report.write_readmes(where, scale):
+        table.write_table(results, bed, one)
+        figure.write_figures(results, bed, one)
+    path = report.write_report(results, bed, tables)
+    for readme in report.write_readmes(results, scale):
         console.say(f"wrote {readme}")
     print(path)
 

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +85,13 @@ class Server(Program):
 
     def total(self, counter: str) -> int:
         return sum(thread[counter] for thread in self.counters()["threads"])
+
+    def total_reaching(self, counter: str, value: int) -> int:
+        """The same once it is `value`: a server counts a reply after sending it."""
+        deadline = time.monotonic() + 2
+        while (total := self.total(counter)) < value and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return total
 
 
 @contextmanager
