@@ -38,9 +38,6 @@ MACHINE = Machine(
 )
 
 
-EMPTY = Path("/empty")
-
-
 class OpenNamespace(Namespace):
     """No namespace at all: commands run where we are."""
 
@@ -68,7 +65,7 @@ def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str],
 
     def use(script: str) -> None:
         argv = ["sh", "-c", script]
-        monkeypatch.setattr(VmTestbed, "_virtme", lambda *_: argv)
+        monkeypatch.setattr(vm, "virtme_argv", lambda *_: argv)
 
     monkeypatch.setattr(vm, "hold", hold)
     monkeypatch.setattr(VmTestbed, "_make_network", lambda *_: None)
@@ -95,9 +92,7 @@ def leftovers(testbed: VmTestbed, token: str) -> list[object]:
 
 
 def test_virtme_argv__boots_our_kernel_under_tcg() -> None:
-    argv = virtme_argv(
-        Path("/b z/Image"), MACHINE, "tcg", "exec sh 'x y'", ["-device", "d"], empty=EMPTY
-    )
+    argv = virtme_argv(Path("/b z/Image"), MACHINE, "tcg", "exec sh 'x y'", ["-device", "d"])
     assert argv[argv.index("--kimg") + 1] == "/b z/Image"
     assert argv[argv.index("--cpus") + 1] == "2"
     assert argv[argv.index("--script-sh") + 1] == "exec sh 'x y'"
@@ -107,7 +102,7 @@ def test_virtme_argv__boots_our_kernel_under_tcg() -> None:
 
 
 def test_virtme_argv__kvm() -> None:
-    assert "--disable-kvm" not in virtme_argv(Path("i"), MACHINE, "kvm", "true", [], empty=EMPTY)
+    assert "--disable-kvm" not in virtme_argv(Path("i"), MACHINE, "kvm", "true", [])
 
 
 def test_network_options__a_queue_for_each_cpu_and_no_rss() -> None:
