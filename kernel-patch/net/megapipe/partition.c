@@ -542,9 +542,9 @@ static void mp_partition_leave(struct mp_partition *partition)
 		goto out_unlock;
 	}
 	heir = list_first_entry(&group->partitions, struct mp_partition, node);
-	mp_map_replace(rcu_dereference_protected(group->map,
-				lockdep_is_held(&mp_partition_mutex)),
-		       partition->sock->sk, heir->sock->sk);
+	map = rcu_dereference_protected(group->map,
+					lockdep_is_held(&mp_partition_mutex));
+	mp_map_replace(map, partition->sock->sk, heir->sock->sk);
 out_unlock:
 	mutex_unlock(&mp_partition_mutex);
 }
