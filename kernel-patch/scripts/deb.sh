@@ -36,7 +36,8 @@ esac
 	--set-str SYSTEM_TRUSTED_KEYS '' --set-str SYSTEM_REVOCATION_KEYS '' \
 	--enable DEBUG_INFO_NONE --disable DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT \
 	--disable DEBUG_INFO_DWARF4 --disable DEBUG_INFO_DWARF5 --disable DEBUG_INFO_BTF
-ccache=$(command -v ccache >/dev/null && echo 'ccache ' || true)
+ccache=
+if command -v ccache >/dev/null; then ccache='ccache '; fi
 kmake() {
 	make --no-print-directory -s -C "$tree" O="$objects" LOCALVERSION= \
 		CC="${ccache}gcc" HOSTCC="${ccache}gcc" "$@"
