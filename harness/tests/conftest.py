@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The local testbed, booted once for all tests that need it."""
+"""What all tests share: Ctrl-C that works, and the local testbed, booted once."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from megabench.testbed import Testbed
+
+# A shell's background job ignores Ctrl-C, and so would all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel_log import complaints
 
 from megabench import apps, instructions
 from megabench.testbed import Testbed
@@ -25,10 +26,6 @@ pytestmark = pytest.mark.vm
 
 CORES = 8
 SERVER = "/run/megabench/bin/pingpong-server"
-COMPLAINT = re.compile(
-    r"BUG|WARNING|Oops|general protection|KASAN|UBSAN|possible circular|rcu.*stall|refcount_t|"
-    r"unreferenced object|blocked for more than|Call Trace"
-)
 ports = count(9100)
 
 
@@ -65,10 +62,9 @@ class Server:
 def bed(testbed: Testbed) -> Iterator[Testbed]:
     """The testbed, with the programs on it; no test may make the kernel complain."""
     apps.deploy(testbed, ["pingpong"])
-    testbed.server.run(["dmesg", "--clear"], timeout=30)
+    complaints(testbed.server)
     yield testbed
-    said = testbed.server.run(["dmesg"], timeout=30).stdout
-    assert not [line for line in said.splitlines() if COMPLAINT.search(line)]
+    assert not complaints(testbed.server)
 
 
 @contextmanager

@@ -9,10 +9,10 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kernel_log import complaints
 from programs import BIN, ROOT, build
 
 from megabench.host import Host
@@ -21,41 +21,19 @@ from megabench.testbed import Testbed
 PROGRAMS = sorted(path.stem for path in (ROOT / "libmegapipe" / "test").glob("vm_*.c"))
 GUEST = "/run/megabench/libmegapipe"
 TIMEOUT_S = 300.0
-COMPLAINT = re.compile(
-    r"BUG|WARNING|Oops|general protection|KASAN|UBSAN|possible circular|rcu.*stall|refcount_t|"
-    r"unreferenced object|blocked for more than|Call Trace"
-)
 
 pytestmark = pytest.mark.vm
 
 
 @pytest.fixture(scope="module")
-def testbed() -> Iterator[Testbed]:
-    """Booted, and taken down again, unless it was up already."""
+def guest(testbed: Testbed) -> Host:
+    """The server of the testbed, with a place for the programs."""
     build("harness/load")
     subprocess.run(
         ["make", "-s", "-C", str(ROOT / "libmegapipe"), "all", "vm-tests"], check=True, timeout=300
     )
-    testbed = Testbed.load(os.environ.get("MEGABENCH_TESTBED", "local"))
-    was_up = testbed.is_up()
-    testbed.up()
-    try:
-        yield testbed
-    finally:
-        if not was_up:
-            testbed.down()
-
-
-@pytest.fixture(scope="module")
-def guest(testbed: Testbed) -> Host:
     testbed.server.run(["mkdir", "-p", GUEST], timeout=30)
     return testbed.server
-
-
-def complaints(guest: Host) -> list[str]:
-    """The kernel's messages since the last call that no test should cause."""
-    said = guest.run(["dmesg", "--read-clear"], timeout=30).stdout
-    return [line for line in said.splitlines() if COMPLAINT.search(line)]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
