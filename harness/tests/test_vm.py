@@ -490,6 +490,7 @@ def test_real__ctrl_c_while_coming_up_leaves_nothing(tmp_path: Path, moment: str
     path = tmp_path / "test-ctrl-c.toml"
     path.write_text(text.replace('name = "local"', 'name = "test-ctrl-c"'))
     state = State(paths.build() / "state", "test-ctrl-c")
+    Testbed.load(str(path)).down()  # of a test that failed
     said = tmp_path / "said"
     with said.open("wb") as out:
         up = subprocess.Popen(
