@@ -107,7 +107,7 @@ class FakeHost:
         self.put_files.append(remote)
 
     def get(self, remote: str, local: Path) -> None:
-        raise NotImplementedError
+        raise AssertionError(f"nothing fetches files: {remote}")
 
     def read_text(self, path: str) -> str:
         return self.files[path]
