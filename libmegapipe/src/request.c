@@ -159,7 +159,7 @@ int mp_register(struct mp_channel *channel, int fd, void *cookie,
 		*handle = new_handle;
 		return push(new_handle, (struct megapipe_cmd) {
 			.op = MEGAPIPE_OP_COOKIE,
-			.cookie = mp_address(cookie),
+			.arg = mp_address(cookie),
 		});
 	}
 

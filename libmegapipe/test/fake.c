@@ -100,7 +100,7 @@ static unsigned int run_commands(const struct megapipe_dispatch *d,
 	for (i = 0; i < d->nr_cmds; i++) {
 		const struct megapipe_cmd *cmd = &cmds[i];
 
-		if (cmd->resv || cmd->resv2 || cmd->op >= MEGAPIPE_OP_LAST)
+		if (cmd->resv || cmd->op >= MEGAPIPE_OP_LAST)
 			fake.misuse = true;
 		if (is_stale(cmd->handle)) {
 			if (*posted == d->max_events)

@@ -385,7 +385,7 @@ int mp_accept_start(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
 	struct mp_listener *l = mp_listener(handle);
 
-	if (cmd->addr || cmd->cookie)
+	if (cmd->addr || cmd->arg || cmd->aux)
 		return -EINVAL;
 	if (l->pending)
 		return -EBUSY;

@@ -53,7 +53,7 @@ static int mp_command_close(struct mp_handle *handle,
 static int mp_command_cookie(struct mp_handle *handle,
 			     const struct megapipe_cmd *cmd)
 {
-	handle->cookie = cmd->cookie;
+	handle->cookie = cmd->arg;
 	return 0;
 }
 
@@ -120,7 +120,7 @@ bool mp_command_run(struct mp_channel *channel,
 	struct mp_handle *handle = NULL;
 	int err = -EINVAL;
 
-	if (cmd->op >= MEGAPIPE_OP_LAST || cmd->resv || cmd->resv2)
+	if (cmd->op >= MEGAPIPE_OP_LAST || cmd->resv)
 		goto failed;
 	command = &mp_commands[array_index_nospec(cmd->op, MEGAPIPE_OP_LAST)];
 	if (cmd->flags & ~command->flags)

@@ -193,7 +193,7 @@ int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	if (handle->read_len)
 		return -EBUSY;
 	/* 0 bytes would complete like the end of the file. */
-	if (!cmd->len || cmd->cookie)
+	if (!cmd->len || cmd->arg || cmd->aux)
 		return -EINVAL;
 
 	handle->read_addr = u64_to_user_ptr(cmd->addr);
@@ -220,7 +220,8 @@ int mp_io_write(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
 	if (handle->write_len || handle->disconnect)
 		return -EBUSY;
-	if (!cmd->len || cmd->len > MAX_RW_COUNT || cmd->cookie)
+	if (!cmd->len || cmd->len > MAX_RW_COUNT || cmd->arg ||
+	    cmd->aux)
 		return -EINVAL;
 
 	handle->write_addr = u64_to_user_ptr(cmd->addr);
@@ -239,7 +240,7 @@ int mp_io_writev(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 
 	if (handle->write_len || handle->disconnect)
 		return -EBUSY;
-	if (cmd->cookie)
+	if (cmd->arg || cmd->aux)
 		return -EINVAL;
 
 	vector = kmalloc(sizeof(*vector), GFP_KERNEL_ACCOUNT);
@@ -267,7 +268,7 @@ int mp_io_disconnect(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
 	if (handle->disconnect)
 		return -EBUSY;
-	if (cmd->addr || cmd->len || cmd->cookie)
+	if (cmd->addr || cmd->len || cmd->arg || cmd->aux)
 		return -EINVAL;
 
 	handle->disconnect = true;

@@ -171,7 +171,7 @@ static int mp_queue_check(const struct megapipe_dispatch *d)
 {
 	if (d->nr_cmds > MP_MAX_DISPATCH || d->max_events > MP_MAX_DISPATCH ||
 	    d->min_events > d->max_events || d->done_cmds ||
-	    memchr_inv(d->resv, 0, sizeof(d->resv)))
+	    d->sigmask || d->sigsetsize || d->flags || d->resv)
 		return -EINVAL;
 	return 0;
 }

@@ -32,37 +32,55 @@
  *	listening handle, one completion each.  The completion's @res is the
  *	new descriptor or, with MEGAPIPE_CMD_LWSOCKET, the new lwsocket's
  *	handle; its @aux is the number of connections still waiting.
+ * @MEGAPIPE_OP_CONNECT: connect to the address of @len bytes at @addr.
  * @MEGAPIPE_OP_READ: read up to @len bytes to @addr.  @res 0 is end of file.
+ * @MEGAPIPE_OP_READV: the same to the @len struct iovec at @addr.
+ * @MEGAPIPE_OP_RECVFROM: the same as READ, from a socket; the sender's address
+ *	goes to @arg, which has room for @aux bytes.  The completion's @aux is
+ *	the length of the address, which may be more than there was room for.
  * @MEGAPIPE_OP_WRITE: write all @len bytes at @addr; fewer only before an
  *	error, which the next write then reports.
  * @MEGAPIPE_OP_WRITEV: the same for the @len struct iovec at @addr; of more than
  *	2 GiB only the first part is written.
+ * @MEGAPIPE_OP_SENDTO: the same as WRITE, to a socket, for the address of @aux
+ *	bytes at @arg.
+ * @MEGAPIPE_OP_SENDFILE: the same as WRITE, to a socket, from descriptor @aux, a
+ *	file, beginning at byte @arg of it.  Fewer bytes also at the file's end.
+ * @MEGAPIPE_OP_POLL: wait until the handle is ready for one of the EPOLL* events
+ *	in @aux, or has an error or was hung up.  @res is what it is ready for.
  * @MEGAPIPE_OP_DISCONNECT: after a pending write, end the sending direction, as
  *	shutdown(SHUT_WR) does; what the peer sends can still be read.  Frees and
  *	unregisters nothing.
+ * @MEGAPIPE_OP_CANCEL: end the pending commands of the handle; each of them
+ *	completes with -ECANCELED or, for a write, the bytes already moved.
+ * @MEGAPIPE_OP_COOKIE: @arg is what completions of this handle carry from now
+ *	on.  (Descriptors get theirs from MEGAPIPE_IOC_REGISTER.)
  * @MEGAPIPE_OP_UNREGISTER: drop the handle.  Its pending commands end without
  *	a completion.  An lwsocket is closed: nothing else refers to it.
  * @MEGAPIPE_OP_CLOSE: unregister, and close the descriptor too.
- * @MEGAPIPE_OP_COOKIE: @cookie is what completions of this handle carry from
- *	now on.  (Descriptors get theirs from MEGAPIPE_IOC_REGISTER.)
- * @MEGAPIPE_OP_CANCEL: end the pending commands of the handle; each of them
- *	completes with -ECANCELED or, for a write, the bytes already moved.
  *
- * UNREGISTER, CLOSE, COOKIE and CANCEL have no completion of their own unless
- * they fail.  A handle can have one READ, one WRITE or WRITEV, and one ACCEPT or
- * DISCONNECT pending; another fails with -EBUSY.  -EBADF says that there is no
- * such handle, and nothing else.
+ * CANCEL, COOKIE, UNREGISTER and CLOSE have no completion of their own unless
+ * they fail.  A handle can have pending at a time one of READ, READV and
+ * RECVFROM; one of CONNECT, WRITE, WRITEV, SENDTO and SENDFILE; one POLL; and
+ * one ACCEPT or DISCONNECT.  Another fails with -EBUSY.  -EBADF says that there
+ * is no such handle or, by SENDFILE, no such file.
  */
 enum megapipe_op {
 	MEGAPIPE_OP_ACCEPT,
+	MEGAPIPE_OP_CONNECT,
 	MEGAPIPE_OP_READ,
+	MEGAPIPE_OP_READV,
+	MEGAPIPE_OP_RECVFROM,
 	MEGAPIPE_OP_WRITE,
 	MEGAPIPE_OP_WRITEV,
+	MEGAPIPE_OP_SENDTO,
+	MEGAPIPE_OP_SENDFILE,
+	MEGAPIPE_OP_POLL,
 	MEGAPIPE_OP_DISCONNECT,
+	MEGAPIPE_OP_CANCEL,
+	MEGAPIPE_OP_COOKIE,
 	MEGAPIPE_OP_UNREGISTER,
 	MEGAPIPE_OP_CLOSE,
-	MEGAPIPE_OP_COOKIE,
-	MEGAPIPE_OP_CANCEL,
 	MEGAPIPE_OP_LAST,	/* number of operations */
 };
 
@@ -75,10 +93,12 @@ enum megapipe_op {
  * @flags: MEGAPIPE_CMD_*
  * @resv: must be zero
  * @handle: the handle it works on
- * @addr: user address of the data or of the struct iovec array
- * @cookie: MEGAPIPE_OP_COOKIE: the new cookie; otherwise zero
+ * @addr: user address of the data, the struct iovec array or the peer's address
+ * @arg: user address of a socket address, an offset, or a cookie
  * @len: bytes, elements or connections
- * @resv2: must be zero
+ * @aux: length of the socket address, a descriptor, or events
+ *
+ * What an operation does not use must be zero.
  */
 struct megapipe_cmd {
 	__u8	op;
@@ -86,10 +106,15 @@ struct megapipe_cmd {
 	__u16	resv;
 	__s32	handle;
 	__u64	addr;
-	__u64	cookie;
+	__u64	arg;
 	__u32	len;
-	__u32	resv2;
+	__u32	aux;
 };
+
+/* Flags of a completion */
+#define MEGAPIPE_EVENT_MORE	(1U << 0)	/* ACCEPT: it is still pending */
+#define MEGAPIPE_EVENT_FD	(1U << 1)	/* ACCEPT: @res is a descriptor */
+#define MEGAPIPE_EVENT_TRUNC	(1U << 2)	/* the datagram was longer */
 
 /**
  * struct megapipe_event - one completion
@@ -97,8 +122,12 @@ struct megapipe_cmd {
  * @handle: the handle
  * @res: result, or a negative error number
  * @op: enum megapipe_op of the command that it completes
- * @flags: reserved, zero
- * @aux: ACCEPT: connections still in the accept queue
+ * @flags: MEGAPIPE_EVENT_*.  A connection that cannot be an lwsocket (its
+ *	callbacks or its protocol belong to somebody else) is accepted as a
+ *	descriptor although the command has MEGAPIPE_CMD_LWSOCKET:
+ *	MEGAPIPE_EVENT_FD tells.
+ * @aux: ACCEPT: connections still in the accept queue; RECVFROM: length of the
+ *	sender's address
  * @data: reserved, zero
  */
 struct megapipe_event {
@@ -121,6 +150,10 @@ struct megapipe_event {
  * @done_cmds: out: commands consumed.  Fewer than @nr_cmds only when there was
  *	no room to report another failure: send the rest again.
  * @timeout_ns: longest wait; negative: no limit
+ * @sigmask: user address of a signal mask for the time of the call, as in
+ *	epoll_pwait(); 0: leave the mask
+ * @sigsetsize: bytes of @sigmask
+ * @flags: must be zero
  * @resv: must be zero
  *
  * The ioctl() returns the number of completions written, 0 after a timeout.
@@ -136,7 +169,10 @@ struct megapipe_dispatch {
 	__u32	min_events;
 	__u32	done_cmds;
 	__s64	timeout_ns;
-	__u64	resv[3];
+	__u64	sigmask;
+	__u32	sigsetsize;
+	__u32	flags;
+	__u64	resv;
 };
 
 /* Flags of a registration */
@@ -144,7 +180,10 @@ struct megapipe_dispatch {
 
 /**
  * struct megapipe_register - make a handle for a descriptor
- * @fd: a TCP socket, connected or listening
+ * @fd: a socket (TCP, UDP, UNIX), pipe, FIFO, terminal, eventfd, signalfd or
+ *	timerfd.  Of FIFOs, terminals and writes to an eventfd, O_NONBLOCK is
+ *	demanded (-EOPNOTSUPP); files on disk are always ready (-EPERM); channels,
+ *	epoll and io_uring descriptors could wait for each other (-ELOOP).
  * @flags: MEGAPIPE_REG_*
  * @cookie: what the handle's completions carry
  * @cpu_mask: user address of a CPU bitmap in sched_setaffinity() layout: this
@@ -169,9 +208,12 @@ struct megapipe_register {
  * @abi_version: MEGAPIPE_ABI_VERSION
  * @nr_ops: commands known: ops 0 to nr_ops - 1
  * @max_handles: handles that this channel may have (the opener's
- *	RLIMIT_NOFILE, at most MEGAPIPE_MAX_HANDLES)
+ *	RLIMIT_NOFILE, at most net.megapipe.max_channel_handles)
  * @max_dispatch: commands, and completions, of one MEGAPIPE_IOC_DISPATCH
  * @features: reserved, zero
+ * @max_user_handles: handles that all channels of the opener's user may have
+ *	(net.megapipe.max_user_handles)
+ * @user_handles: of these, in use or set aside for a channel
  * @resv: zero
  */
 struct megapipe_info {
@@ -180,7 +222,9 @@ struct megapipe_info {
 	__u32	max_handles;
 	__u32	max_dispatch;
 	__u64	features;
-	__u64	resv[5];
+	__u64	max_user_handles;
+	__u64	user_handles;
+	__u64	resv[3];
 };
 
 /**
@@ -194,6 +238,7 @@ struct megapipe_info {
  *	handled on another CPU than the accepting one
  * @handles: handles now
  * @lwsockets: of these, lwsockets
+ * @migrated_in: unaccepted connections taken over from closed partitions
  * @resv: zero
  */
 struct megapipe_stats {
@@ -205,7 +250,85 @@ struct megapipe_stats {
 	__u64	accepts_foreign;
 	__u64	handles;
 	__u64	lwsockets;
-	__u64	resv[8];
+	__u64	migrated_in;
+	__u64	resv[7];
+};
+
+/**
+ * struct megapipe_sockopt - a socket option of a handle, without a descriptor
+ * @handle: an lwsocket or a registered socket
+ * @level: as for setsockopt(): SOL_SOCKET, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP
+ * @name: the option
+ * @len: bytes at @value; MEGAPIPE_IOC_GETSOCKOPT changes it to those written
+ * @value: user address of the value
+ * @resv: must be zero
+ */
+struct megapipe_sockopt {
+	__s32	handle;
+	__s32	level;
+	__s32	name;
+	__u32	len;
+	__u64	value;
+	__u64	resv;
+};
+
+/**
+ * struct megapipe_sockname - an address of a handle, without a descriptor
+ * @handle: an lwsocket or a registered socket
+ * @peer: 0: the local address, as getsockname(); 1: the peer's, as getpeername()
+ * @addr: user address of room for the address
+ * @len: bytes of room; out: bytes of the address, which may be more
+ * @resv: must be zero
+ */
+struct megapipe_sockname {
+	__s32	handle;
+	__u32	peer;
+	__u64	addr;
+	__u32	len;
+	__u32	resv;
+};
+
+/**
+ * struct megapipe_tofd - turn an lwsocket into a descriptor
+ * @handle: the lwsocket; ends, unless the ioctl() fails.  -EBUSY while commands
+ *	are pending on it.
+ * @flags: O_CLOEXEC and O_NONBLOCK
+ * @resv: must be zero
+ *
+ * The ioctl() returns the descriptor.
+ */
+struct megapipe_tofd {
+	__s32	handle;
+	__u32	flags;
+	__u64	resv;
+};
+
+/**
+ * struct megapipe_listener - is a listener partitioned, and how does it fare?
+ * @handle: a listening handle
+ * @partitions: partitions of the listening socket now, those of all channels;
+ *	0: connections go to its one accept queue
+ * @cpus: CPUs whose handshakes this channel's partition takes, alone or with
+ *	others; 0 if the channel has none
+ * @queued: connections in this channel's partition, or else in the socket
+ * @backlog: most of them
+ * @resv: zero
+ * @accepts: accepted by this handle
+ * @accepts_foreign: see struct megapipe_stats
+ * @migrated_in: taken over from closed partitions
+ * @resv2: zero
+ */
+struct megapipe_listener {
+	__s32	handle;
+	__u32	partitions;
+	__u32	cpus;
+	__u32	queued;
+	__u32	backlog;
+	__u32	resv;
+	__u64	accepts;
+	__u64	accepts_foreign;
+	__u64	migrated_in;
+	__u64	resv2[4];
 };
 
 #define MEGAPIPE_IOC_MAGIC	0xBA
@@ -213,5 +336,10 @@ struct megapipe_stats {
 #define MEGAPIPE_IOC_STATS	_IOR(MEGAPIPE_IOC_MAGIC, 1, struct megapipe_stats)
 #define MEGAPIPE_IOC_REGISTER	_IOW(MEGAPIPE_IOC_MAGIC, 2, struct megapipe_register)
 #define MEGAPIPE_IOC_DISPATCH	_IOWR(MEGAPIPE_IOC_MAGIC, 3, struct megapipe_dispatch)
+#define MEGAPIPE_IOC_SETSOCKOPT	_IOW(MEGAPIPE_IOC_MAGIC, 4, struct megapipe_sockopt)
+#define MEGAPIPE_IOC_GETSOCKOPT	_IOWR(MEGAPIPE_IOC_MAGIC, 5, struct megapipe_sockopt)
+#define MEGAPIPE_IOC_SOCKNAME	_IOWR(MEGAPIPE_IOC_MAGIC, 6, struct megapipe_sockname)
+#define MEGAPIPE_IOC_TOFD	_IOW(MEGAPIPE_IOC_MAGIC, 7, struct megapipe_tofd)
+#define MEGAPIPE_IOC_LISTENER	_IOWR(MEGAPIPE_IOC_MAGIC, 8, struct megapipe_listener)
 
 #endif /* _UAPI_LINUX_MEGAPIPE_H */
