@@ -62,12 +62,12 @@ static void threshold__every_kind_of_request_counts(void)
 	EXPECT_EQ(fake.ran[6].op, MEGAPIPE_OP_CLOSE);
 	EXPECT_EQ(fake.ran[7].op, MEGAPIPE_OP_COOKIE);
 	EXPECT_EQ(fake.ran[7].handle, lwsocket);
-	EXPECT_EQ(fake.ran[7].cookie, (uintptr_t)&i);
+	EXPECT_EQ(fake.ran[7].arg, (uintptr_t)&i);
 	EXPECT_EQ(fake.ran[8].op, MEGAPIPE_OP_CANCEL);
 	for (i = 0; i < 9; i++) {
 		if (i != 7) {
 			EXPECT_EQ(fake.ran[i].handle, 1);
-			EXPECT_EQ(fake.ran[i].cookie, 0);
+			EXPECT_EQ(fake.ran[i].arg, 0);
 		}
 		if (i)
 			EXPECT_EQ(fake.ran[i].flags, 0);
