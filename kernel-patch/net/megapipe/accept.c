@@ -20,6 +20,7 @@
 #include <net/inet_common.h>
 #include <net/inet_connection_sock.h>
 #include <net/sock.h>
+#include <trace/events/megapipe.h>
 
 #include "accept.h"
 #include "channel.h"
@@ -223,11 +224,22 @@ static struct sock *mp_accept_take(struct socket *sock)
 	return sk ?: ERR_PTR(arg.err);
 }
 
+/* The connection is the program's now, as @result. */
+static void mp_accept_done(struct mp_channel *channel, s32 listener, s32 result,
+			   const struct sock *sk)
+{
+	bool foreign = READ_ONCE(sk->sk_incoming_cpu) != raw_smp_processor_id();
+
+	if (foreign)
+		channel->stats.accepts_foreign++;
+	trace_megapipe_accept(channel->id, listener, result, foreign, sk);
+}
+
 /*
  * Accept as a descriptor.  @sk is the connection if it was already taken from
  * the queue, else NULL.  Returns the descriptor.
  */
-static int mp_accept_fd(struct mp_channel *channel, struct socket *sock,
+static int mp_accept_fd(struct mp_listener *l, struct socket *sock,
 			struct sock *sk)
 {
 	const struct proto_ops *ops = READ_ONCE(sock->ops);
@@ -268,8 +280,7 @@ static int mp_accept_fd(struct mp_channel *channel, struct socket *sock,
 	__inet_accept(sock, newsock, sk);
 	release_sock(sk);
 
-	if (READ_ONCE(sk->sk_incoming_cpu) != raw_smp_processor_id())
-		channel->stats.accepts_foreign++;
+	mp_accept_done(l->file.handle.channel, l->file.handle.id, fd, sk);
 	fd_install(fd, file);
 	return fd;
 
@@ -281,8 +292,9 @@ out_fd:
 }
 
 /* Accept as an lwsocket.  Returns its handle. */
-static int mp_accept_lwsocket(struct mp_channel *channel, struct socket *sock)
+static int mp_accept_lwsocket(struct mp_listener *l, struct socket *sock)
 {
+	struct mp_channel *channel = l->file.handle.channel;
 	struct mp_lwsocket *lw;
 	struct sock *sk;
 	int ret, fd;
@@ -304,14 +316,13 @@ static int mp_accept_lwsocket(struct mp_channel *channel, struct socket *sock)
 	}
 
 	if (unlikely(!mp_lwsocket_eligible(sk))) {
-		fd = mp_accept_fd(channel, sock, sk);
+		fd = mp_accept_fd(l, sock, sk);
 		if (fd < 0)
 			sk->sk_prot->close(sk, 0);
 		ret = fd;
 		goto out_remove;
 	}
-	if (READ_ONCE(sk->sk_incoming_cpu) != raw_smp_processor_id())
-		channel->stats.accepts_foreign++;
+	mp_accept_done(channel, l->file.handle.id, lw->handle.id, sk);
 	mp_lwsocket_graft(lw, sk, sock);
 	return lw->handle.id;
 
@@ -355,8 +366,8 @@ void mp_accept_run(struct mp_handle *handle)
 			mp_accept_pass_on(l);
 			return;
 		}
-		ret = l->lwsocket ? mp_accept_lwsocket(channel, sock) :
-				    mp_accept_fd(channel, sock, NULL);
+		ret = l->lwsocket ? mp_accept_lwsocket(l, sock) :
+				    mp_accept_fd(l, sock, NULL);
 		if (ret == -EAGAIN)	/* another channel was faster */
 			continue;
 		if (ret >= 0)

@@ -18,6 +18,8 @@
 #include "lwsocket.h"
 #include "queue.h"
 
+static atomic64_t mp_channel_last_id;
+
 static int mp_channel_open(struct inode *inode, struct file *file)
 {
 	struct mp_channel *channel;
@@ -38,6 +40,7 @@ static int mp_channel_open(struct inode *inode, struct file *file)
 	init_llist_head(&channel->ready);
 	init_waitqueue_head(&channel->wait);
 	mutex_init(&channel->mutex);
+	channel->id = atomic64_inc_return(&mp_channel_last_id);
 	/* The struct, not the address space: buffers are not pinned. */
 	channel->mm = current->mm;
 	mmgrab(channel->mm);

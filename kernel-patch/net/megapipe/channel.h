@@ -29,6 +29,7 @@ struct mp_batch;
  *	any CPU add to it, the owner takes all
  * @wait: the dispatcher that sleeps, and pollers of the channel
  * @mutex: serialises the channel's ioctls
+ * @id: number of the channel since the system was started, for tracing
  * @mm: address space that opened the channel, and alone may use it
  * @run_first: handles taken from @ready and not yet looked at, oldest first
  * @run_last: last of @run_first
@@ -49,6 +50,7 @@ struct mp_channel {
 	wait_queue_head_t	wait;
 
 	struct mutex		mutex ____cacheline_aligned_in_smp;
+	u64			id;
 	struct mm_struct	*mm;
 	struct llist_node	*run_first;
 	struct llist_node	*run_last;

@@ -4,6 +4,7 @@
  */
 
 #include <linux/nospec.h>
+#include <trace/events/megapipe.h>
 
 #include "accept.h"
 #include "command.h"
@@ -120,6 +121,7 @@ bool mp_command_run(struct mp_channel *channel,
 	struct mp_handle *handle = NULL;
 	int err = -EINVAL;
 
+	trace_megapipe_command(channel->id, cmd);
 	if (cmd->op >= MEGAPIPE_OP_LAST || cmd->resv)
 		goto failed;
 	command = &mp_commands[array_index_nospec(cmd->op, MEGAPIPE_OP_LAST)];

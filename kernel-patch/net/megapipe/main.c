@@ -81,6 +81,9 @@
 #include "channel.h"
 #include "lwsocket.h"
 
+#define CREATE_TRACE_POINTS
+#include <trace/events/megapipe.h>
+
 static struct miscdevice megapipe_device = {
 	.minor	= MISC_DYNAMIC_MINOR,
 	.name	= "megapipe",

@@ -38,6 +38,7 @@
 #include <net/ipv6.h>
 #include <net/megapipe.h>
 #include <net/tcp.h>
+#include <trace/events/megapipe.h>
 
 #include "partition.h"
 
@@ -628,6 +629,7 @@ struct sock *__megapipe_migrate_listener(struct sock *sk,
 		NET_INC_STATS(sock_net(sk), LINUX_MIB_TCPMIGRATEREQFAILURE);
 		heir = NULL;
 	}
+	trace_megapipe_migrate(sk, heir, migrating_sk, cpu);
 out:
 	rcu_read_unlock();
 	return heir;

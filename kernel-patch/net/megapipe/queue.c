@@ -13,6 +13,7 @@
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
+#include <trace/events/megapipe.h>
 
 #include "command.h"
 #include "queue.h"
@@ -33,14 +34,17 @@ void mp_queue_post(struct mp_channel *channel, s32 id, u64 cookie, u16 op,
 		   s32 res, u32 aux)
 {
 	struct mp_batch *batch = channel->batch;
+	struct megapipe_event *event;
 
-	channel->events[batch->nr - batch->copied] = (struct megapipe_event) {
+	event = &channel->events[batch->nr - batch->copied];
+	*event = (struct megapipe_event) {
 		.cookie = cookie,
 		.handle = id,
 		.res = res,
 		.op = op,
 		.aux = aux,
 	};
+	trace_megapipe_completion(channel->id, event);
 	batch->nr++;
 	if (batch->nr - batch->copied == MP_CHUNK)
 		mp_queue_flush(channel);
