@@ -339,6 +339,16 @@ static bool mp_accept_listening(const struct mp_listener *l)
 	return inet_sk_state_load(l->file.handle.sock->sk) == TCP_LISTEN;
 }
 
+static u16 mp_accept_flags(const struct mp_listener *l, int ret)
+{
+	u16 flags = l->pending ? MEGAPIPE_EVENT_MORE : 0;
+
+	/* Descriptors do not reach the bit that marks lwsockets' handles. */
+	if (ret >= 0 && !(ret & MEGAPIPE_HANDLE_LWSOCKET))
+		flags |= MEGAPIPE_EVENT_FD;
+	return flags;
+}
+
 /*
  * Accept while there are connections, room and budget.  A failed accept ends
  * the command: the connection stays in the queue for the next one.
@@ -375,7 +385,7 @@ void mp_accept_run(struct mp_handle *handle)
 		if (ret < 0 || (!l->forever && !--l->count))
 			WRITE_ONCE(l->pending, false);
 		mp_queue_post(channel, handle->id, handle->cookie,
-			      MEGAPIPE_OP_ACCEPT, ret,
+			      MEGAPIPE_OP_ACCEPT, mp_accept_flags(l, ret), ret,
 			      READ_ONCE(sock->sk->sk_ack_backlog));
 	}
 

@@ -145,6 +145,6 @@ failed:
 	if (!mp_queue_room(channel))
 		return false;
 	mp_queue_post(channel, cmd->handle, handle ? handle->cookie : 0,
-		      cmd->op, err, 0);
+		      cmd->op, 0, err, 0);
 	return true;
 }

@@ -31,7 +31,7 @@ static void mp_queue_flush(struct mp_channel *channel)
 
 /* Report a completion.  The caller has checked mp_queue_room(). */
 void mp_queue_post(struct mp_channel *channel, s32 id, u64 cookie, u16 op,
-		   s32 res, u32 aux)
+		   u16 flags, s32 res, u32 aux)
 {
 	struct mp_batch *batch = channel->batch;
 	struct megapipe_event *event;
@@ -42,6 +42,7 @@ void mp_queue_post(struct mp_channel *channel, s32 id, u64 cookie, u16 op,
 		.handle = id,
 		.res = res,
 		.op = op,
+		.flags = flags,
 		.aux = aux,
 	};
 	trace_megapipe_completion(channel->id, event);

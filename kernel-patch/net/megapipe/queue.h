@@ -36,7 +36,7 @@ static inline u32 mp_queue_room(const struct mp_channel *channel)
 long mp_queue_dispatch(struct mp_channel *channel,
 		       struct megapipe_dispatch __user *arg);
 void mp_queue_post(struct mp_channel *channel, s32 id, u64 cookie, u16 op,
-		   s32 res, u32 aux);
+		   u16 flags, s32 res, u32 aux);
 void mp_queue_again(struct mp_handle *handle, int events);
 bool mp_queue_pending(const struct mp_channel *channel);
 void mp_queue_drain(struct mp_channel *channel);
@@ -55,7 +55,7 @@ static inline bool mp_queue_room_now(const struct mp_channel *channel)
 
 static inline void mp_queue_complete(struct mp_handle *handle, u16 op, s32 res)
 {
-	mp_queue_post(handle->channel, handle->id, handle->cookie, op, res, 0);
+	mp_queue_post(handle->channel, handle->id, handle->cookie, op, 0, res, 0);
 }
 
 #endif /* _MEGAPIPE_QUEUE_H */
