@@ -28,7 +28,7 @@ MAKEFLAGS += --no-builtin-rules
 
 help: ## list the targets
 	@echo 'make TARGET [TESTBED=local] [SCALE=quick|smoke|full] [ONLY=experiment]'
-	@echo '            [ACCEL=auto|tcg|kvm] [CONFIG=vm|debug] [JOBS=n]'
+	@echo '            [ACCEL=auto|tcg|kvm] [CONFIG=vm|debug|...] [JOBS=n]'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -76,9 +76,10 @@ load: ## build the load generator, build/bin/megabench-load
 plugin: ## build the emulator's instruction counter, build/bin/libinsn.so
 	$(SUB) harness/plugin
 
-test: all ## build everything and run all tests on the local testbed
+test: all ## build everything, the debug kernel too, and run all tests (an hour on 2 cores)
 	@scripts/packages.sh ensure test
-	@$(PYTEST) $(TESTS)
+	@$(MAKE) --no-print-directory kernel CONFIG=debug
+	@MEGAPIPE_KERNELS="vm debug" $(PYTEST) $(TESTS)
 
 test-unit: venv ## run the tests that need no virtual machine, root or network
 	@$(PYTEST) -m 'not vm' $(TESTS)

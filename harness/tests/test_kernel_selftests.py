@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""The kernel's own tests of MegaPipe, each program in the guest, on each kernel asked for.
+
+MEGAPIPE_KERNELS says which: "vm" is the testbed's own, on any testbed; "debug", "kcsan" and
+"coverage" are built by `make -C kernel-patch build CONFIG=…` and booted here. MEGAPIPE_TEST_SCALE
+scales the programs' loops. What they print is kept in build/test-kernel/<kernel>/.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from kernel_log import DEBUGFS, complaints, forget_leaks, has_kmemleak, leaks
+from programs import ROOT
+
+from megabench import paths
+from megabench.host import Host
+from megabench.testbed import Testbed
+
+SOURCE = ROOT / "kernel-patch/tools/testing/selftests/net/megapipe"
+GUEST = "/run/megabench/selftests"
+KERNELS = os.environ.get("MEGAPIPE_KERNELS", "vm").split()
+SKIPPED = 4
+
+# How much slower than the ordinary kernel, so how much less is done and how long it may take.
+SCALE = {"vm": "1", "debug": "0.2", "kcsan": "0.2", "coverage": "1"}
+TIMEOUT_S = {"vm": 300.0, "debug": 1200.0, "kcsan": 1200.0, "coverage": 600.0}
+
+# A kernel that looks for bugs: fewer processors, nothing measured, patience.
+TESTBED = """\
+[testbed]
+name = "tests-{kernel}"
+kind = "vm"
+title = "virtual machine, {kernel} kernel"
+
+[server]
+cores = 4
+memory_mib = 2048
+address = "198.18.0.2/24"
+address6 = "fd6d:6567:6170::2/64"
+
+[client]
+address = "198.18.0.1/24"
+address6 = "fd6d:6567:6170::1/64"
+
+[vm]
+kernel = "{kernel}"
+count_instructions = false
+boot_timeout_s = 600
+"""
+
+pytestmark = pytest.mark.vm
+
+
+def programs() -> list[str]:
+    """TEST_GEN_PROGS of the Makefile."""
+    found = re.search(r"^TEST_GEN_PROGS :=((?:.*\\\n)*.*)", (SOURCE / "Makefile").read_text(), re.M)
+    assert found
+    return found[1].replace("\\", " ").split()
+
+
+class Kernel:
+    """A booted kernel, with the programs to run on it."""
+
+    def __init__(self, name: str, guest: Host) -> None:
+        self.name = name
+        self.guest = guest
+        self.scale = os.environ.get("MEGAPIPE_TEST_SCALE", SCALE[name])
+        self.timeout_s = float(os.environ.get("MEGAPIPE_TEST_TIMEOUT", TIMEOUT_S[name]))
+        self.logs = paths.build() / "test-kernel" / name
+
+    def run(self, program: str) -> tuple[int, str]:
+        """Its exit status and all it said, a copy of which stays in a file."""
+        self.guest.put(paths.build() / "selftests" / program, f"{GUEST}/{program}")
+        script = f"cd {GUEST} && MEGAPIPE_TEST_SCALE={self.scale} exec ./{program} 2>&1"
+        done = self.guest.run(["sh", "-c", script], timeout=self.timeout_s, check=False)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        (self.logs / f"{program}.tap").write_text(done.stdout)
+        return done.exit_status, done.stdout
+
+
+@pytest.fixture(scope="session", params=KERNELS)
+def kernel(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Kernel]:
+    subprocess.run(["make", "-s", "-C", str(ROOT / "kernel-patch"), "selftests"], check=True)
+    name = request.param
+    if name == "vm":
+        yield Kernel(name, request.getfixturevalue("testbed").server)
+        return
+    definition = tmp_path_factory.mktemp("testbed") / f"{name}.toml"
+    definition.write_text(TESTBED.format(kernel=name))
+    bed = Testbed.load(str(definition))
+    bed.up()
+    try:
+        bed.server.run(["sh", "-c", DEBUGFS], timeout=60)
+        if name == "kcsan":
+            bed.server.run(["sh", "-c", "echo on >/sys/kernel/debug/kcsan"], timeout=60)
+        yield Kernel(name, bed.server)
+    finally:
+        bed.down()
+
+
+@pytest.fixture(scope="session")
+def leak_free_start(kernel: Kernel) -> bool:
+    """Whether leaks are looked for; those of booting are forgotten."""
+    if not has_kmemleak(kernel.guest):
+        return False
+    forget_leaks(kernel.guest)
+    return True
+
+
+@pytest.mark.parametrize("program", programs())
+@pytest.mark.usefixtures("leak_free_start")
+def test_program(kernel: Kernel, program: str) -> None:
+    complaints(kernel.guest)
+    status, said = kernel.run(program)
+    complained = complaints(kernel.guest)
+    assert not complained, said + "\n".join(complained)
+    if status == SKIPPED:
+        pytest.skip(said.strip().splitlines()[-1] if said.strip() else "skipped")
+    assert status == 0, said
+
+
+def test_nothing_leaked(kernel: Kernel, leak_free_start: bool) -> None:
+    if not leak_free_start:
+        pytest.skip("this kernel has no kmemleak")
+    assert not leaks(kernel.guest)
