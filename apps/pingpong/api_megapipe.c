@@ -266,8 +266,7 @@ static void megapipe_run(struct worker *w)
 		case MP_WRITE:
 			has_written(w, event.cookie, event.result);
 			break;
-		case MP_DISCONNECT:
-		case MP_FAILED:
+		default:
 			count(&w->counters.errors, 1);
 			break;
 		}

@@ -13,8 +13,6 @@
 
 #include "internal.h"
 
-#define MP_DEVICE "/dev/megapipe"
-
 static pthread_mutex_t free_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct mp_channel *free_channels;
 
@@ -29,8 +27,10 @@ static struct mp_channel *channel_get(void)
 	pthread_mutex_unlock(&free_lock);
 	if (!ch)
 		ch = aligned_alloc(_Alignof(struct mp_channel), sizeof(*ch));
-	if (ch)
+	if (ch) {
 		memset(ch, 0, sizeof(*ch));
+		pthread_mutex_init(&ch->mutex, NULL);
+	}
 	return ch;
 }
 
@@ -39,7 +39,8 @@ static void channel_put(struct mp_channel *ch)
 {
 	free(ch->cmds);
 	free(ch->events);
-	free(ch->iovs);
+	free(ch->aside);
+	pthread_mutex_destroy(&ch->mutex);
 	memset(ch, 0, sizeof(*ch));
 	ch->fd = -1;
 	ch->cmds = ch->cmd_next = ch->cmd_flush = &ch->grave;
@@ -50,19 +51,28 @@ static void channel_put(struct mp_channel *ch)
 	pthread_mutex_unlock(&free_lock);
 }
 
-/* The requests that the library makes must all be known to the kernel. */
-static int check_abi(int fd, struct megapipe_info *info)
+/* A descriptor of the device, whoever made it; *info stays zero if it is mute. */
+int mp_open_device(struct megapipe_info *info)
 {
-	int ret = mp_sys_ioctl(fd, MEGAPIPE_IOC_INFO, info);
+	int fd = mp_sys_open(MP_DEVICE);
+	int ret;
 
-	if (ret == -ENOTTY)
-		return -EPROTO;
-	if (ret < 0)
-		return ret;
-	if (info->abi_version != MEGAPIPE_ABI_VERSION ||
-	    info->nr_ops < MEGAPIPE_OP_LAST || !info->max_dispatch)
-		return -EPROTO;
-	return 0;
+	if (fd == -ENXIO || fd == -ENODEV)	/* a device file, no driver */
+		return -ENOENT;
+	if (fd < 0)
+		return fd;
+	ret = mp_sys_ioctl(fd, MEGAPIPE_IOC_INFO, info);
+	if (!ret)
+		return fd;
+	mp_sys_close(fd);
+	return ret == -ENOTTY ? -EPROTO : ret;
+}
+
+/* The requests that the library makes must all be known to the kernel. */
+static bool is_known(const struct megapipe_info *info)
+{
+	return info->abi_version == MEGAPIPE_ABI_VERSION &&
+	       info->nr_ops >= MEGAPIPE_OP_LAST && info->max_dispatch;
 }
 
 static void set_batch(struct mp_channel *ch, unsigned int threshold)
@@ -86,13 +96,11 @@ int mp_create(struct mp_channel **channel)
 		return -EINVAL;
 	*channel = NULL;
 
-	fd = mp_sys_open(MP_DEVICE);
-	if (fd == -ENXIO || fd == -ENODEV)	/* a device file, no driver */
-		return -ENOENT;
+	fd = mp_open_device(&info);
 	if (fd < 0)
 		return fd;
-	ret = check_abi(fd, &info);
-	if (ret)
+	ret = -EPROTO;
+	if (!is_known(&info))
 		goto out_close;
 
 	ret = -ENOMEM;
@@ -102,8 +110,8 @@ int mp_create(struct mp_channel **channel)
 	/* Of the most that mp_set_batch() can ask for; unused pages are free. */
 	ch->cmds = malloc(MP_BATCH_MAX * sizeof(*ch->cmds));
 	ch->events = malloc(MP_FETCH_MAX * sizeof(*ch->events));
-	ch->iovs = malloc(MP_IOV_MAX * sizeof(*ch->iovs));
-	if (!ch->cmds || !ch->events || !ch->iovs)
+	ch->aside = malloc(MP_ASIDE_BYTES);
+	if (!ch->cmds || !ch->events || !ch->aside)
 		goto out_put;
 
 	ch->fd = fd;
@@ -145,10 +153,44 @@ int mp_set_batch(struct mp_channel *channel, unsigned int threshold)
 		return -EINVAL;
 	if (channel->fd < 0)
 		return -EBADF;
-	ret = mp_flush(channel);
-	if (ret)
+	mp_lock(channel);
+	ret = mp_drain(channel, channel->cmds + 1);
+	if (!ret)
+		set_batch(channel, threshold);
+	mp_unlock(channel);
+	return ret;
+}
+
+int mp_set_shared(struct mp_channel *channel, bool shared)
+{
+	if (!channel)
+		return -EINVAL;
+	if (channel->fd < 0)
+		return -EBADF;
+	channel->shared = shared;
+	return 0;
+}
+
+int mp_info(struct mp_channel *channel, struct mp_info *info)
+{
+	struct megapipe_info kernel = { 0 };
+	int ret;
+
+	if (!channel || !info)
+		return -EINVAL;
+	if (channel->fd < 0)
+		return -EBADF;
+	ret = mp_sys_ioctl(channel->fd, MEGAPIPE_IOC_INFO, &kernel);
+	if (ret < 0)
 		return ret;
-	set_batch(channel, threshold);
+	*info = (struct mp_info) {
+		.abi_version = kernel.abi_version,
+		.commands = kernel.nr_ops,
+		.max_handles = kernel.max_handles,
+		.max_batch = kernel.max_dispatch,
+		.max_user_handles = kernel.max_user_handles,
+		.user_handles = kernel.user_handles,
+	};
 	return 0;
 }
 
@@ -173,6 +215,7 @@ int mp_stats(struct mp_channel *channel, struct mp_stats *stats)
 		.accepts_foreign = kernel.accepts_foreign,
 		.handles = kernel.handles,
 		.lwsockets = kernel.lwsockets,
+		.migrated_in = kernel.migrated_in,
 	};
 	return 0;
 }

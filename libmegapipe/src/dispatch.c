@@ -13,6 +13,7 @@
  * of a handle come in the epoch in which it was given up or in the next: two
  * sets of notes are kept, and the older is cleared for the new epoch.
  */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,13 +21,23 @@
 
 static const uint8_t command_of[16] = {
 	[MEGAPIPE_OP_ACCEPT] = MP_ACCEPT,
+	[MEGAPIPE_OP_CONNECT] = MP_CONNECT,
 	[MEGAPIPE_OP_READ] = MP_READ,
+	[MEGAPIPE_OP_READV] = MP_READ,
+	[MEGAPIPE_OP_RECVFROM] = MP_RECVFROM,
 	[MEGAPIPE_OP_WRITE] = MP_WRITE,
 	[MEGAPIPE_OP_WRITEV] = MP_WRITE,
+	[MEGAPIPE_OP_SENDTO] = MP_SENDTO,
+	[MEGAPIPE_OP_SENDFILE] = MP_SENDFILE,
+	[MEGAPIPE_OP_POLL] = MP_POLL,
 	[MEGAPIPE_OP_DISCONNECT] = MP_DISCONNECT,
 	/* The rest complete only by failing. */
-	[MEGAPIPE_OP_UNREGISTER ... 15] = MP_FAILED,
+	[MEGAPIPE_OP_CANCEL ... 15] = MP_FAILED,
 };
+
+_Static_assert(MP_MORE == MEGAPIPE_EVENT_MORE, "passed on as they are");
+_Static_assert(MP_IS_FD == MEGAPIPE_EVENT_FD, "passed on as they are");
+_Static_assert(MP_TRUNCATED == MEGAPIPE_EVENT_TRUNC, "passed on as they are");
 
 static void clear_gone(struct mp_channel *ch, unsigned int set)
 {
@@ -161,41 +172,142 @@ int mp_forget(mp_handle handle)
 	return 0;
 }
 
-static __attribute__((noinline)) int fetch(struct mp_channel *ch,
-					   int64_t timeout_us)
+/* Whether the next completion in the buffer is one to hand out */
+static inline bool is_next(const struct mp_channel *ch)
 {
-	if (!timeout_us)
-		return mp_run(ch, 0, 0);
-	if (timeout_us < 0 || timeout_us > INT64_MAX / 1000)
-		return mp_run(ch, 1, -1);
-	return mp_run(ch, 1, timeout_us * 1000);
+	return ch->ev_next != ch->ev_end &&
+	       !ch->gone_heads[mp_gone_key(ch->ev_next->handle)].any;
+}
+
+static inline void hand_out(struct mp_channel *ch, struct mp_event *event)
+{
+	const struct megapipe_event *ev = ch->ev_next++;
+
+	event->cookie = (void *)(uintptr_t)ev->cookie;
+	event->handle.channel = ch;
+	event->handle.id = ev->handle;
+	event->cmd = command_of[ev->op % 16];
+	event->result = ev->res;
+	event->flags = ev->flags;
+	event->backlog = ev->aux;
+}
+
+/* As many as there are and the program has room for */
+static unsigned int hand_out_many(struct mp_channel *ch,
+				  struct mp_event *events, unsigned int max)
+{
+	unsigned int n = 0;
+
+	while (n < max && ch->ev_next != ch->ev_end) {
+		if (unlikely(!is_next(ch)) && is_gone(ch, ch->ev_next))
+			mp_disown(ch, ch->ev_next++);
+		else
+			hand_out(ch, &events[n++]);
+	}
+	return n;
+}
+
+/* In nanoseconds; negative: for ever */
+static int64_t wait_ns(int64_t timeout_us)
+{
+	return timeout_us < 0 || timeout_us > INT64_MAX / 1000 ?
+		-1 : timeout_us * 1000;
+}
+
+/* Wait without the lock, and without fetching: see dispatch_shared(). */
+static int wait_shared(struct mp_channel *ch, int64_t *deadline_ns,
+		       int64_t timeout_us, const sigset_t *sigmask)
+{
+	int64_t left_ns = wait_ns(timeout_us);
+	int fd = ch->fd;
+	int ret;
+
+	if (left_ns >= 0) {
+		int64_t now_ns = mp_sys_now_ns();
+
+		if (!*deadline_ns && left_ns <= INT64_MAX - now_ns)
+			*deadline_ns = now_ns + left_ns;
+		if (*deadline_ns)
+			left_ns = *deadline_ns - now_ns;
+		if (left_ns < 0)
+			left_ns = 0;
+	}
+	pthread_mutex_unlock(&ch->mutex);
+	ret = mp_sys_poll(fd, left_ns, sigmask);
+	pthread_mutex_lock(&ch->mutex);
+	return ret;
+}
+
+/*
+ * A thread that waited in the dispatch itself would do so with completions on
+ * the way that the others do not know of, and with the lock or a batch of its
+ * own.  So here every dispatch is made under the lock and does not wait; the
+ * waiting is a poll() of the channel.
+ */
+static __attribute__((noinline)) int
+dispatch_shared(struct mp_channel *ch, struct mp_event *events,
+		unsigned int max, int64_t timeout_us, const sigset_t *sigmask)
+{
+	int64_t deadline_ns = 0;
+	int ret;
+
+	pthread_mutex_lock(&ch->mutex);
+	for (;;) {
+		ret = (int)hand_out_many(ch, events, max);
+		if (ret)
+			break;
+		ret = mp_run(ch, 0, 0, NULL);
+		if (ret > 0)
+			continue;
+		if (ret < 0 || !timeout_us)
+			break;
+		ret = wait_shared(ch, &deadline_ns, timeout_us, sigmask);
+		if (ret < 0)
+			break;
+		if (!ret)
+			timeout_us = 0;	/* one last look */
+	}
+	pthread_mutex_unlock(&ch->mutex);
+	return ret;
+}
+
+static __attribute__((noinline)) int
+dispatch(struct mp_channel *ch, struct mp_event *events, unsigned int max,
+	 int64_t timeout_us, const sigset_t *sigmask)
+{
+	int ret;
+
+	if (!events || !max)
+		return -EINVAL;
+	if (max > INT_MAX)
+		max = INT_MAX;
+	if (unlikely(ch->shared))
+		return dispatch_shared(ch, events, max, timeout_us, sigmask);
+	while (!(ret = (int)hand_out_many(ch, events, max))) {
+		ret = mp_run(ch, timeout_us != 0, wait_ns(timeout_us),
+			     sigmask);
+		if (ret <= 0)
+			break;
+	}
+	return ret;
 }
 
 int mp_dispatch(struct mp_channel *channel, struct mp_event *event,
 		int64_t timeout_us)
 {
-	const struct megapipe_event *ev;
-	int ret;
-
-	if (unlikely(!channel || !event))
+	if (unlikely(!channel))
 		return -EINVAL;
-	for (;;) {
-		if (unlikely(channel->ev_next == channel->ev_end)) {
-			ret = fetch(channel, timeout_us);
-			if (unlikely(ret <= 0))
-				return ret;
-		}
-		ev = channel->ev_next++;
-		if (likely(!channel->gone_heads[mp_gone_key(ev->handle)].any) ||
-		    !is_gone(channel, ev))
-			break;
-		mp_disown(channel, ev);
-	}
-	event->cookie = (void *)(uintptr_t)ev->cookie;
-	event->handle.channel = channel;
-	event->handle.id = ev->handle;
-	event->cmd = command_of[ev->op % 16];
-	event->result = ev->res;
-	event->backlog = ev->aux;
+	if (unlikely(!event || channel->shared || !is_next(channel)))
+		return dispatch(channel, event, 1, timeout_us, NULL);
+	hand_out(channel, event);
 	return 1;
+}
+
+int mp_dispatch_batch(struct mp_channel *channel, struct mp_event *events,
+		      unsigned int max, int64_t timeout_us,
+		      const sigset_t *sigmask)
+{
+	if (unlikely(!channel))
+		return -EINVAL;
+	return dispatch(channel, events, max, timeout_us, sigmask);
 }

@@ -8,6 +8,7 @@
 #define MEGAPIPE_INTERNAL_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdint.h>
 
 #include <linux/megapipe.h>
@@ -22,6 +23,8 @@
 
 #define MP_FETCH_MAX	256	/* completions fetched by one system call */
 #define MP_IOV_MAX	1024	/* the kernel's UIO_MAXIOV */
+#define MP_ASIDE_BYTES	(MP_IOV_MAX * sizeof(struct iovec))
+#define MP_DEVICE	"/dev/megapipe"
 #define MP_GONE_KEYS	256	/* a power of 2 */
 #define MP_GONE_MAX	255	/* so that an index fits in a byte */
 
@@ -59,14 +62,15 @@ struct mp_channel {
 	struct megapipe_event *ev_limit;	/* fetch up to here */
 	struct megapipe_event *events;
 
+	bool shared;			/* see mp_set_shared() */
 	int fd;				/* -1: destroyed */
 	unsigned int fetch;		/* completions to fetch at once */
 	size_t ev_capacity;
 	unsigned int max_dispatch;	/* the kernel's */
 
-	/* Copies of the iovecs that collected commands point to. */
-	unsigned int iov_used;
-	struct iovec *iovs;
+	/* Copies of the iovecs and addresses that collected commands point to */
+	size_t aside_used;
+	unsigned char *aside;
 
 	/*
 	 * Handles given up in this epoch and in the one before it, see
@@ -77,6 +81,7 @@ struct mp_channel {
 	union mp_gone_heads gone_heads[MP_GONE_KEYS];
 	struct mp_gone gone[2];
 
+	pthread_mutex_t mutex;		/* of all of it, if it is shared */
 	struct megapipe_cmd grave;	/* takes requests after mp_destroy() */
 	struct mp_channel *next_free;
 };
@@ -85,11 +90,20 @@ struct mp_channel {
 
 int mp_sys_open(const char *path);
 int mp_sys_ioctl(int fd, unsigned long request, void *arg);
+int mp_sys_poll(int fd, int64_t timeout_ns, const sigset_t *sigmask);
 int mp_sys_close(int fd);
+bool mp_sys_exists(const char *path);
+void mp_sys_release(char *release, size_t size);
+int64_t mp_sys_now_ns(void);
+
+/* ---- channel.c --------------------------------------------------------- */
+
+int mp_open_device(struct megapipe_info *info);
 
 /* ---- request.c --------------------------------------------------------- */
 
-int mp_run(struct mp_channel *ch, unsigned int min_events, int64_t timeout_ns);
+int mp_run(struct mp_channel *ch, unsigned int min_events, int64_t timeout_ns,
+	   const sigset_t *sigmask);
 int mp_drain(struct mp_channel *ch, const struct megapipe_cmd *below);
 
 /* ---- dispatch.c -------------------------------------------------------- */
@@ -98,6 +112,19 @@ void mp_rewind(struct mp_channel *ch);
 int mp_make_room(struct mp_channel *ch, size_t nr);
 int mp_forget(mp_handle handle);
 void mp_disown(struct mp_channel *ch, const struct megapipe_event *ev);
+
+/* The lock of a shared channel; that of any other costs a glance. */
+static inline void mp_lock(struct mp_channel *ch)
+{
+	if (unlikely(ch->shared))
+		pthread_mutex_lock(&ch->mutex);
+}
+
+static inline void mp_unlock(struct mp_channel *ch)
+{
+	if (unlikely(ch->shared))
+		pthread_mutex_unlock(&ch->mutex);
+}
 
 static inline uint64_t mp_address(const void *p)
 {

@@ -11,9 +11,12 @@
  * The same system call fetches completions as far as the buffer has room.
  */
 #include <limits.h>
+#include <signal.h>
 #include <string.h>
 
 #include "internal.h"
+
+#define MP_ALIGN	_Alignof(struct iovec)
 
 _Static_assert(sizeof(struct megapipe_cmd) == 32, "ABI");
 _Static_assert(sizeof(struct megapipe_event) == 32, "ABI");
@@ -24,7 +27,8 @@ _Static_assert(sizeof(struct megapipe_dispatch) == 64, "ABI");
  * Returns the number of completions fetched.  Commands that the kernel has not
  * consumed stay collected, in order, whatever is returned.
  */
-int mp_run(struct mp_channel *ch, unsigned int min_events, int64_t timeout_ns)
+int mp_run(struct mp_channel *ch, unsigned int min_events, int64_t timeout_ns,
+	   const sigset_t *sigmask)
 {
 	size_t nr = (size_t)(ch->cmd_next - ch->cmds);
 	struct megapipe_dispatch run = {
@@ -32,6 +36,8 @@ int mp_run(struct mp_channel *ch, unsigned int min_events, int64_t timeout_ns)
 		.nr_cmds = (uint32_t)nr,
 		.min_events = min_events,
 		.timeout_ns = timeout_ns,
+		.sigmask = mp_address(sigmask),
+		.sigsetsize = sigmask ? (NSIG - 1) / 8 : 0,
 	};
 	int fetched;
 
@@ -48,7 +54,7 @@ int mp_run(struct mp_channel *ch, unsigned int min_events, int64_t timeout_ns)
 	ch->lagging = run.done_cmds != nr;
 	if (likely(run.done_cmds == nr)) {
 		ch->cmd_next = ch->cmds;
-		ch->iov_used = 0;
+		ch->aside_used = 0;
 	} else if (run.done_cmds) {
 		nr -= run.done_cmds;
 		memmove(ch->cmds, ch->cmds + run.done_cmds,
@@ -71,7 +77,7 @@ int mp_drain(struct mp_channel *ch, const struct megapipe_cmd *below)
 
 	while (ch->cmd_next >= below) {
 		before = ch->cmd_next;
-		ret = mp_run(ch, 0, 0);
+		ret = mp_run(ch, 0, 0, NULL);
 		if (ret < 0)
 			return ret;
 		if (likely(ch->cmd_next < below))
@@ -97,26 +103,86 @@ static __attribute__((noinline)) int batch_full(struct mp_channel *ch)
 	return ret;
 }
 
-static inline int push(mp_handle handle, struct megapipe_cmd cmd)
+/* Collect a command of a channel that is nobody else's just now. */
+static inline int collect(struct mp_channel *ch, struct megapipe_cmd cmd)
 {
-	struct mp_channel *ch = handle.channel;
-
-	if (unlikely(!ch || handle.id <= 0))
-		return -EBADF;
-	cmd.handle = handle.id;
 	*ch->cmd_next = cmd;
 	if (likely(++ch->cmd_next < ch->cmd_flush))
 		return 0;
 	return batch_full(ch);
 }
 
+/* The fields one by one: a structure would be built on the fast path already. */
+static __attribute__((noinline)) int
+push_shared(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
+	    uint64_t addr, uint64_t arg, uint32_t len, uint32_t aux)
+{
+	int ret;
+
+	mp_lock(ch);
+	ret = collect(ch, (struct megapipe_cmd) {
+		.op = op,
+		.flags = flags,
+		.handle = handle,
+		.addr = addr,
+		.arg = arg,
+		.len = len,
+		.aux = aux,
+	});
+	mp_unlock(ch);
+	return ret;
+}
+
+static inline int push(mp_handle handle, struct megapipe_cmd cmd)
+{
+	if (unlikely(!handle.channel || handle.id <= 0))
+		return -EBADF;
+	if (unlikely(handle.channel->shared))
+		return push_shared(handle.channel, cmd.op, cmd.flags, handle.id,
+				   cmd.addr, cmd.arg, cmd.len, cmd.aux);
+	cmd.handle = handle.id;
+	return collect(handle.channel, cmd);
+}
+
+/*
+ * A request that describes its buffer by something which the caller may reuse
+ * at once, while the kernel reads it when it runs the command: so that is
+ * copied, beside the batch, and the field of the command points to the copy.
+ */
+static int push_with(mp_handle handle, struct megapipe_cmd *cmd,
+		     __u64 *field, const void *what, size_t bytes)
+{
+	struct mp_channel *ch = handle.channel;
+	int ret = 0;
+
+	if (!ch || handle.id <= 0 || ch->fd < 0)
+		return -EBADF;
+	mp_lock(ch);
+	if (bytes > MP_ASIDE_BYTES - ch->aside_used)
+		ret = mp_drain(ch, ch->cmds + 1);
+	if (!ret) {
+		memcpy(ch->aside + ch->aside_used, what, bytes);
+		*field = mp_address(ch->aside + ch->aside_used);
+		ch->aside_used += (bytes + MP_ALIGN - 1) / MP_ALIGN * MP_ALIGN;
+		cmd->handle = handle.id;
+		ret = collect(ch, *cmd);
+	}
+	mp_unlock(ch);
+	return ret;
+}
+
 int mp_flush(struct mp_channel *channel)
 {
+	int ret;
+
 	if (!channel)
 		return -EINVAL;
 	if (channel->fd < 0)
 		return -EBADF;
-	return mp_drain(channel, channel->cmds + 1);
+	mp_lock(channel);
+	ret = mp_drain(channel, channel->cmds + 1);
+	mp_unlock(channel);
+	return ret;
 }
 
 static int register_descriptor(struct mp_channel *ch, int fd, void *cookie,
@@ -163,27 +229,33 @@ int mp_register(struct mp_channel *channel, int fd, void *cookie,
 		});
 	}
 
+	mp_lock(channel);
 	new_handle.id = register_descriptor(channel, fd, cookie, cpu_mask);
+	mp_unlock(channel);
 	if (new_handle.id < 0)
 		return new_handle.id;
 	*handle = new_handle;
 	return 0;
 }
 
-static inline int give_up(mp_handle handle, uint8_t op)
+static int give_up(mp_handle handle, uint8_t op)
 {
 	struct mp_channel *ch = handle.channel;
-	int ret;
+	int ret = 0;
 
 	if (unlikely(!ch || handle.id <= 0))
 		return -EBADF;
+	mp_lock(ch);
 	/* Only what is in the buffer or in the batch has completions to come. */
-	if (ch->ev_next != ch->ev_end || ch->cmd_next != ch->cmds) {
+	if (ch->ev_next != ch->ev_end || ch->cmd_next != ch->cmds)
 		ret = mp_forget(handle);
-		if (unlikely(ret))
-			return ret;
-	}
-	return push(handle, (struct megapipe_cmd) { .op = op });
+	if (likely(!ret))
+		ret = collect(ch, (struct megapipe_cmd) {
+			.op = op,
+			.handle = handle.id,
+		});
+	mp_unlock(ch);
+	return ret;
 }
 
 int mp_unregister(mp_handle handle)
@@ -205,11 +277,35 @@ int mp_accept(mp_handle handle, unsigned int count, bool is_lwsocket)
 	});
 }
 
+/* A socket address, whatever its family: the kernel knows more of them. */
+static inline bool is_address(const struct sockaddr *addr, socklen_t len)
+{
+	return addr && len && len <= sizeof(struct sockaddr_storage);
+}
+
+int mp_connect(mp_handle handle, const struct sockaddr *addr,
+	       socklen_t addrlen)
+{
+	struct megapipe_cmd cmd = {
+		.op = MEGAPIPE_OP_CONNECT,
+		.len = addrlen,
+	};
+
+	if (!is_address(addr, addrlen))
+		return -EINVAL;
+	return push_with(handle, &cmd, &cmd.addr, addr, addrlen);
+}
+
 /* Reading nothing would look like the end of file, and a result is an int. */
+static inline bool is_buffer(const void *buf, size_t size)
+{
+	return likely(buf && size - 1 < INT_MAX);
+}
+
 static inline int transfer(mp_handle handle, uint8_t op, const void *buf,
 			   size_t size)
 {
-	if (unlikely(!buf || size - 1 >= INT_MAX))
+	if (!is_buffer(buf, size))
 		return -EINVAL;
 	return push(handle, (struct megapipe_cmd) {
 		.op = op,
@@ -218,9 +314,42 @@ static inline int transfer(mp_handle handle, uint8_t op, const void *buf,
 	});
 }
 
+static int transfer_vector(mp_handle handle, uint8_t op,
+			   const struct iovec *iov, int iovcnt)
+{
+	struct megapipe_cmd cmd = {
+		.op = op,
+		.len = (uint32_t)iovcnt,
+	};
+
+	if (!iov || iovcnt <= 0 || iovcnt > MP_IOV_MAX)
+		return -EINVAL;
+	return push_with(handle, &cmd, &cmd.addr, iov,
+			 cmd.len * sizeof(*iov));
+}
+
 int mp_read(mp_handle handle, void *buf, size_t size)
 {
 	return transfer(handle, MEGAPIPE_OP_READ, buf, size);
+}
+
+int mp_readv(mp_handle handle, const struct iovec *iov, int iovcnt)
+{
+	return transfer_vector(handle, MEGAPIPE_OP_READV, iov, iovcnt);
+}
+
+int mp_recvfrom(mp_handle handle, void *buf, size_t size,
+		struct sockaddr *addr, socklen_t room)
+{
+	if (!is_buffer(buf, size) || !addr || !room)
+		return -EINVAL;
+	return push(handle, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_RECVFROM,
+		.addr = mp_address(buf),
+		.len = (uint32_t)size,
+		.arg = mp_address(addr),
+		.aux = room,
+	});
 }
 
 int mp_write(mp_handle handle, const void *buf, size_t size)
@@ -228,33 +357,45 @@ int mp_write(mp_handle handle, const void *buf, size_t size)
 	return transfer(handle, MEGAPIPE_OP_WRITE, buf, size);
 }
 
-/*
- * The kernel reads the array when it runs the command, the caller may reuse
- * it at once: so it is copied, beside the batch.
- */
 int mp_writev(mp_handle handle, const struct iovec *iov, int iovcnt)
 {
-	struct mp_channel *ch = handle.channel;
-	unsigned int nr = (unsigned int)iovcnt;
-	struct iovec *copy;
-	int ret;
+	return transfer_vector(handle, MEGAPIPE_OP_WRITEV, iov, iovcnt);
+}
 
-	if (!iov || iovcnt <= 0 || iovcnt > MP_IOV_MAX)
+int mp_sendto(mp_handle handle, const void *buf, size_t size,
+	      const struct sockaddr *addr, socklen_t addrlen)
+{
+	struct megapipe_cmd cmd = {
+		.op = MEGAPIPE_OP_SENDTO,
+		.addr = mp_address(buf),
+		.len = (uint32_t)size,
+		.aux = addrlen,
+	};
+
+	if (!buf || size > INT_MAX || !is_address(addr, addrlen))
 		return -EINVAL;
-	if (!ch || handle.id <= 0 || ch->fd < 0)
+	return push_with(handle, &cmd, &cmd.arg, addr, addrlen);
+}
+
+int mp_sendfile(mp_handle handle, int fd, int64_t offset, size_t size)
+{
+	if (offset < 0 || size - 1 >= INT_MAX)
+		return -EINVAL;
+	if (fd < 0)
 		return -EBADF;
-	if (nr > MP_IOV_MAX - ch->iov_used) {
-		ret = mp_drain(ch, ch->cmds + 1);
-		if (ret)
-			return ret;
-	}
-	copy = ch->iovs + ch->iov_used;
-	memcpy(copy, iov, nr * sizeof(*iov));
-	ch->iov_used += nr;
 	return push(handle, (struct megapipe_cmd) {
-		.op = MEGAPIPE_OP_WRITEV,
-		.addr = mp_address(copy),
-		.len = nr,
+		.op = MEGAPIPE_OP_SENDFILE,
+		.len = (uint32_t)size,
+		.arg = (uint64_t)offset,
+		.aux = (uint32_t)fd,
+	});
+}
+
+int mp_poll(mp_handle handle, uint32_t events)
+{
+	return push(handle, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_POLL,
+		.aux = events,
 	});
 }
 

@@ -69,6 +69,31 @@ int mp_sys_close(int fd)
 	return 0;
 }
 
+bool mp_sys_exists(const char *path)
+{
+	ASSERT(!strcmp(path, "/sys/class/misc/megapipe"));
+	return fake.has_sysfs;
+}
+
+void mp_sys_release(char *release, size_t size)
+{
+	snprintf(release, size, "Fakenix 6.12");
+}
+
+int64_t mp_sys_now_ns(void)
+{
+	return fake.now_ns;
+}
+
+int mp_sys_poll(int fd, int64_t timeout_ns, const sigset_t *sigmask)
+{
+	ASSERT(fd >= FAKE_FD);
+	fake.nr_polls++;
+	fake.poll_timeout_ns = timeout_ns;
+	fake.poll_sigmask = sigmask;
+	return fake.poll_result;
+}
+
 static bool is_stale(int handle)
 {
 	unsigned int i;

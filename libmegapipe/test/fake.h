@@ -33,6 +33,9 @@ struct fake_call {
 struct fake {
 	/* What the test sets */
 	int open_result;	/* 0: a descriptor */
+	bool has_sysfs;
+	int poll_result;
+	int64_t now_ns;
 	int info_result;
 	struct megapipe_info info;
 	int register_result[2];	/* of the next calls; 0: a new handle */
@@ -56,6 +59,9 @@ struct fake {
 	unsigned int nr_ran;
 	struct megapipe_register registered;
 	unsigned int nr_registers;
+	unsigned int nr_polls;
+	int64_t poll_timeout_ns;
+	const sigset_t *poll_sigmask;
 	int closed[64];
 	unsigned int nr_closed;
 	bool misuse;		/* a call that the real kernel would refuse */
