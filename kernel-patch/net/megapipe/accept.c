@@ -77,7 +77,7 @@ static int mp_accept_wake_shared(wait_queue_entry_t *wait, unsigned int mode,
 				 int sync, void *key)
 {
 	struct mp_listener *l = container_of(wait, struct mp_listener,
-					     file.wait);
+					     file.wait[0].entry);
 
 	if (!READ_ONCE(l->pending))
 		return 0;
@@ -151,8 +151,9 @@ int mp_accept_register(struct mp_channel *channel, struct file *f,
 		goto out_partition;
 
 	l->file.file = get_file(f);
-	init_waitqueue_func_entry(&l->file.wait, mp_accept_wake_shared);
-	add_wait_queue_exclusive(&sock->wq.wait, &l->file.wait);
+	add_wait_queue_exclusive(&sock->wq.wait,
+				 mp_file_wait(&l->file, &sock->wq.wait,
+					      mp_accept_wake_shared));
 	if (l->partition) {
 		init_waitqueue_func_entry(&l->wait, mp_accept_wake);
 		add_wait_queue(&mp_partition_sock(l->partition)->wq.wait,

@@ -28,9 +28,17 @@ struct mp_command {
 	u8	flags;
 };
 
+/* What an operation does not use is zero. */
+static bool mp_command_bare(const struct megapipe_cmd *cmd)
+{
+	return !cmd->addr && !cmd->len && !cmd->aux;
+}
+
 static int mp_command_unregister(struct mp_handle *handle,
 				 const struct megapipe_cmd *cmd)
 {
+	if (!mp_command_bare(cmd) || cmd->arg)
+		return -EINVAL;
 	mp_handle_drop(handle);
 	return 0;
 }
@@ -41,6 +49,8 @@ static int mp_command_close(struct mp_handle *handle,
 	struct file *file;
 	int fd;
 
+	if (!mp_command_bare(cmd) || cmd->arg)
+		return -EINVAL;
 	if (handle->kind == MP_KIND_LWSOCKET) {
 		mp_handle_drop(handle);
 		return 0;
@@ -54,6 +64,8 @@ static int mp_command_close(struct mp_handle *handle,
 static int mp_command_cookie(struct mp_handle *handle,
 			     const struct megapipe_cmd *cmd)
 {
+	if (!mp_command_bare(cmd))
+		return -EINVAL;
 	handle->cookie = cmd->arg;
 	return 0;
 }
@@ -61,6 +73,8 @@ static int mp_command_cookie(struct mp_handle *handle,
 static int mp_command_cancel(struct mp_handle *handle,
 			     const struct megapipe_cmd *cmd)
 {
+	if (!mp_command_bare(cmd) || cmd->arg)
+		return -EINVAL;
 	if (handle->kind == MP_KIND_LISTENER)
 		mp_accept_cancel(handle);
 	else
@@ -74,8 +88,20 @@ static const struct mp_command mp_commands[] = {
 		.kinds	= MP_LISTENERS,
 		.flags	= MEGAPIPE_CMD_LWSOCKET,
 	},
+	[MEGAPIPE_OP_CONNECT] = {
+		.run	= mp_io_connect,
+		.kinds	= BIT(MP_KIND_FILE),
+	},
 	[MEGAPIPE_OP_READ] = {
 		.run	= mp_io_read,
+		.kinds	= MP_CONNECTIONS,
+	},
+	[MEGAPIPE_OP_READV] = {
+		.run	= mp_io_readv,
+		.kinds	= MP_CONNECTIONS,
+	},
+	[MEGAPIPE_OP_RECVFROM] = {
+		.run	= mp_io_recvfrom,
 		.kinds	= MP_CONNECTIONS,
 	},
 	[MEGAPIPE_OP_WRITE] = {
@@ -86,9 +112,29 @@ static const struct mp_command mp_commands[] = {
 		.run	= mp_io_writev,
 		.kinds	= MP_CONNECTIONS,
 	},
+	[MEGAPIPE_OP_SENDTO] = {
+		.run	= mp_io_sendto,
+		.kinds	= MP_CONNECTIONS,
+	},
+	[MEGAPIPE_OP_SENDFILE] = {
+		.run	= mp_io_sendfile,
+		.kinds	= MP_CONNECTIONS,
+	},
+	[MEGAPIPE_OP_POLL] = {
+		.run	= mp_io_poll,
+		.kinds	= MP_CONNECTIONS,
+	},
 	[MEGAPIPE_OP_DISCONNECT] = {
 		.run	= mp_io_disconnect,
 		.kinds	= MP_CONNECTIONS,
+	},
+	[MEGAPIPE_OP_CANCEL] = {
+		.run	= mp_command_cancel,
+		.kinds	= MP_ANY,
+	},
+	[MEGAPIPE_OP_COOKIE] = {
+		.run	= mp_command_cookie,
+		.kinds	= MP_ANY,
 	},
 	[MEGAPIPE_OP_UNREGISTER] = {
 		.run	= mp_command_unregister,
@@ -96,14 +142,6 @@ static const struct mp_command mp_commands[] = {
 	},
 	[MEGAPIPE_OP_CLOSE] = {
 		.run	= mp_command_close,
-		.kinds	= MP_ANY,
-	},
-	[MEGAPIPE_OP_COOKIE] = {
-		.run	= mp_command_cookie,
-		.kinds	= MP_ANY,
-	},
-	[MEGAPIPE_OP_CANCEL] = {
-		.run	= mp_command_cancel,
 		.kinds	= MP_ANY,
 	},
 };

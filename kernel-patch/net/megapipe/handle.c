@@ -10,6 +10,7 @@
 #include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
+#include <net/sock.h>
 
 #include "accept.h"
 #include "channel.h"
@@ -99,10 +100,12 @@ void mp_handle_init(struct mp_handle *handle, struct mp_channel *channel,
 	handle->sock = sock;
 	handle->kind = kind;
 	handle->dead = false;
+	handle->tcp = sock && sock->sk && sk_is_tcp(sock->sk);
 	handle->disconnect = false;
 	handle->cancel = 0;
-	handle->read_len = 0;
-	handle->write_len = 0;
+	handle->read_op = 0;
+	handle->write_op = 0;
+	handle->poll = 0;
 }
 
 /* Give the handle its number.  Returns it, or -EMFILE or -ENOMEM. */

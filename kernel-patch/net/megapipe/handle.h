@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 struct mp_channel;
-struct mp_vector;
+struct mp_request;
 struct socket;
 
 enum mp_kind {
@@ -28,8 +28,9 @@ enum mp_kind {
 /* Bits of mp_handle.cancel */
 #define MP_CANCEL_READ		BIT(0)
 #define MP_CANCEL_WRITE		BIT(1)
-#define MP_CANCEL_DISCONNECT	BIT(2)
-#define MP_CANCEL_ACCEPT	BIT(3)
+#define MP_CANCEL_POLL		BIT(2)
+#define MP_CANCEL_DISCONNECT	BIT(3)
+#define MP_CANCEL_ACCEPT	BIT(4)
 
 /**
  * struct mp_handle - what the kinds of handles have in common
@@ -39,18 +40,22 @@ enum mp_kind {
  * @events: MP_EV_*, see mp_handle_ready()
  * @id: its number in the table
  * @cookie: what completions carry
- * @sock: the socket that commands work on
+ * @sock: the socket that commands work on, NULL if it is another file
  * @kind: the structure that embeds this one
  * @dead: dropped, freed when taken off the list that it is on
+ * @tcp: @sock is a TCP socket
  * @disconnect: a DISCONNECT waits for the pending write, or for room
  * @cancel: MP_CANCEL_* of what is to complete with -ECANCELED
- * @write_vector: the pending write is @vector, a WRITEV
- * @read_len: bytes wanted by the pending READ, 0: none is pending
- * @read_addr: where to
- * @write_addr: where from, unless @vector
- * @vector: the pending WRITEV
- * @write_len: bytes of the pending WRITE or WRITEV, 0: none is pending
+ * @read_op: MEGAPIPE_OP_* of the pending read, or 0
+ * @write_op: MEGAPIPE_OP_* of the pending write or CONNECT, or 0
+ * @poll: events that the pending POLL waits for, 0: none is pending
+ * @read_len: bytes wanted by a READ
+ * @write_len: bytes of the pending write
  * @write_done: of these, already written
+ * @read_addr: where a READ reads to
+ * @read_request: the pending READV or RECVFROM
+ * @write_addr: where a WRITE writes from
+ * @write_request: the pending WRITEV, SENDTO, SENDFILE or CONNECT
  *
  * @events and @ready belong to whoever set MP_EV_QUEUED; the rest is protected
  * by the channel's mutex.
@@ -67,17 +72,23 @@ struct mp_handle {
 	struct socket		*sock;
 	u8			kind;
 	bool			dead;
+	bool			tcp;
 	bool			disconnect;
 	u8			cancel;
-	bool			write_vector;
+	u8			read_op;
+	u8			write_op;
+	u32			poll;
 	u32			read_len;
-	void __user		*read_addr;
-	union {
-		void __user		*write_addr;
-		struct mp_vector	*vector;
-	};
 	u32			write_len;
 	u32			write_done;
+	union {
+		void __user		*read_addr;
+		struct mp_request	*read_request;
+	};
+	union {
+		void __user		*write_addr;
+		struct mp_request	*write_request;
+	};
 };
 
 #define MP_SLOTS_PER_PAGE	256

@@ -1,37 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Reading and writing connections, with or without a descriptor.
+ * Reading and writing connections and other files.
  *
- * A command is tried at once.  If the socket has nothing to give, or no space,
+ * A command is tried at once.  If the file has nothing to give, or no space,
  * the command stays pending in its handle until an event says that it is worth
  * another try; data is copied only here, by a task that has the channel's
- * address space.  One READ and one WRITE (or WRITEV) may be pending on a handle
- * at a time.
+ * address space.  One read, one write (or CONNECT) and one POLL may be pending
+ * on a handle at a time.
+ *
+ * READ and WRITE, by far the most common, need no memory besides the handle;
+ * the others have a struct mp_request.
  */
 
+#include <linux/fs.h>
 #include <linux/net.h>
-#include <linux/slab.h>
+#include <linux/poll.h>
+#include <linux/sched/signal.h>
 #include <linux/socket.h>
+#include <linux/uaccess.h>
 #include <linux/uio.h>
 #include <net/inet_sock.h>
 
+#include "file.h"
 #include "handle.h"
 #include "io.h"
 #include "queue.h"
+#include "request.h"
+#include "sendfile.h"
 
-#define MP_FAST_VECTORS		8
-
-/**
- * struct mp_vector - a WRITEV
- * @iter: what is left to write
- * @allocated: the array behind @iter, if it is not @fast
- * @fast: a short array
+/*
+ * Bytes written before other handles get their turn: a peer on this machine can
+ * take them as fast as they come.
  */
-struct mp_vector {
-	struct iov_iter	iter;
-	struct iovec	*allocated;
-	struct iovec	fast[MP_FAST_VECTORS];
-};
+#define MP_WRITE_TURN	(256 * 1024)
+
+/* What poll() knows; EPOLLET and its like are epoll's. */
+#define MP_POLL_EVENTS	((__force u32)(EPOLLIN | EPOLLPRI | EPOLLOUT | \
+				       EPOLLERR | EPOLLHUP | EPOLLRDNORM | \
+				       EPOLLRDBAND | EPOLLWRNORM | \
+				       EPOLLWRBAND | EPOLLRDHUP))
+
+/* 0 stands for no pending command in mp_handle.read_op and .write_op. */
+static_assert(MEGAPIPE_OP_ACCEPT == 0);
 
 /*
  * Is it worth trying to read?  Without the socket's lock this may miss what
@@ -40,8 +50,11 @@ struct mp_vector {
  */
 static bool mp_io_readable(const struct mp_handle *handle)
 {
-	struct sock *sk = handle->sock->sk;
+	struct sock *sk;
 
+	if (!handle->tcp)
+		return true;
+	sk = handle->sock->sk;
 	return !skb_queue_empty_lockless(&sk->sk_receive_queue) ||
 	       sk_is_readable(sk) ||
 	       READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN ||
@@ -49,80 +62,237 @@ static bool mp_io_readable(const struct mp_handle *handle)
 	       inet_sk_state_load(sk) == TCP_CLOSE;
 }
 
-/* Try the pending READ; there is room for its completion. */
+/*
+ * A terminal stops a background job in the middle of a call.  The command goes
+ * on when the job does; until then the dispatch returns, for there is a signal.
+ */
+static bool mp_io_interrupted(struct mp_handle *handle, ssize_t *ret,
+			      int events)
+{
+	if (likely(*ret != -ERESTARTSYS))
+		return false;
+	*ret = -EINTR;
+	if (!signal_pending(current))
+		return false;
+	mp_queue_again(handle, events);
+	return true;
+}
+
+/* The address that a datagram came from.  Returns its length, or an error. */
+static int mp_io_copy_name(const struct mp_request *request,
+			   const struct msghdr *msg)
+{
+	u32 len = min_t(u32, request->name_len, msg->msg_namelen);
+
+	if (len && copy_to_user(request->name, msg->msg_name, len))
+		return -EFAULT;
+	return msg->msg_namelen;
+}
+
+static void mp_io_complete_read(struct mp_handle *handle, int res, u16 flags,
+				u32 aux)
+{
+	u16 op = handle->read_op;
+
+	if (op != MEGAPIPE_OP_READ)
+		mp_request_free(handle->read_request);
+	handle->read_op = 0;
+	mp_queue_post(handle->channel, handle->id, handle->cookie, op, flags,
+		      res, aux);
+}
+
+static ssize_t mp_io_receive(struct mp_handle *handle, struct msghdr *msg)
+{
+	if (unlikely(!handle->sock))
+		return mp_file_read(handle, &msg->msg_iter);
+	return sock_recvmsg(handle->sock, msg, MSG_DONTWAIT);
+}
+
+/* Try the pending READV or RECVFROM; there is room for its completion. */
+static void mp_io_try_read_request(struct mp_handle *handle)
+{
+	struct mp_request *request = handle->read_request;
+	struct sockaddr_storage name;
+	struct msghdr msg = { .msg_iter = request->iter };
+	ssize_t ret;
+	int len = 0;
+
+	if (handle->read_op == MEGAPIPE_OP_RECVFROM)
+		msg.msg_name = &name;
+	ret = mp_io_receive(handle, &msg);
+	if (ret == -EAGAIN || mp_io_interrupted(handle, &ret, MP_EV_READ))
+		return;
+
+	if (ret >= 0 && msg.msg_name) {
+		len = mp_io_copy_name(request, &msg);
+		if (len < 0)
+			ret = len;
+	}
+	mp_io_complete_read(handle, ret,
+			    msg.msg_flags & MSG_TRUNC ? MEGAPIPE_EVENT_TRUNC : 0,
+			    max(len, 0));
+}
+
+/* Try the pending read; there is room for its completion. */
 static void mp_io_try_read(struct mp_handle *handle)
 {
 	struct msghdr msg = {};
-	int ret;
+	ssize_t ret;
 
+	if (unlikely(handle->read_op != MEGAPIPE_OP_READ)) {
+		mp_io_try_read_request(handle);
+		return;
+	}
 	ret = import_ubuf(ITER_DEST, handle->read_addr, handle->read_len,
 			  &msg.msg_iter);
 	if (!ret)
-		ret = sock_recvmsg(handle->sock, &msg, MSG_DONTWAIT);
-	if (ret == -EAGAIN)
+		ret = mp_io_receive(handle, &msg);
+	if (ret == -EAGAIN || mp_io_interrupted(handle, &ret, MP_EV_READ))
 		return;
-
-	handle->read_len = 0;
-	mp_queue_complete(handle, MEGAPIPE_OP_READ, ret);
-}
-
-static void mp_io_free_vector(struct mp_vector *vector)
-{
-	kfree(vector->allocated);
-	kfree(vector);
+	mp_io_complete_read(handle, ret,
+			    msg.msg_flags & MSG_TRUNC ? MEGAPIPE_EVENT_TRUNC : 0,
+			    0);
 }
 
 static void mp_io_complete_write(struct mp_handle *handle, int res)
 {
-	u16 op = MEGAPIPE_OP_WRITE;
+	u16 op = handle->write_op;
 
-	if (handle->write_vector) {
-		op = MEGAPIPE_OP_WRITEV;
-		mp_io_free_vector(handle->vector);
-		handle->write_vector = false;
-	}
-	handle->write_len = 0;
+	if (op != MEGAPIPE_OP_WRITE)
+		mp_request_free(handle->write_request);
+	handle->write_op = 0;
 	mp_queue_complete(handle, op, res);
 }
 
-/* Send what is left of the pending WRITE or WRITEV, as far as it fits. */
-static int mp_io_send(struct mp_handle *handle)
+/* Write from the iterator, which moves on, at most a turn's worth of a stream. */
+static ssize_t mp_io_transmit(struct mp_handle *handle, struct msghdr *msg)
 {
-	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
-	int ret;
-
-	if (handle->write_vector) {
-		msg.msg_iter = handle->vector->iter;
-		ret = sock_sendmsg(handle->sock, &msg);
-		if (ret > 0)
-			handle->vector->iter = msg.msg_iter;
-		return ret;
+	if (unlikely(!handle->sock)) {
+		iov_iter_truncate(&msg->msg_iter, MP_WRITE_TURN);
+		return mp_file_write(handle, &msg->msg_iter);
 	}
-	ret = import_ubuf(ITER_SOURCE, handle->write_addr + handle->write_done,
-			  handle->write_len - handle->write_done,
-			  &msg.msg_iter);
-	return ret ?: sock_sendmsg(handle->sock, &msg);
+	/* A datagram goes out whole. */
+	if (handle->sock->type == SOCK_STREAM)
+		iov_iter_truncate(&msg->msg_iter, MP_WRITE_TURN);
+	return sock_sendmsg(handle->sock, msg);
 }
 
-/* Try the pending WRITE or WRITEV; there is room for its completion. */
+/* Send some of what is left of the pending WRITEV, SENDTO or SENDFILE. */
+static ssize_t mp_io_send_request(struct mp_handle *handle)
+{
+	struct mp_request *request = handle->write_request;
+	u32 left = handle->write_len - handle->write_done;
+	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
+	ssize_t ret;
+
+	if (request->file)
+		return mp_sendfile(handle->sock, request,
+				   min_t(u32, left, MP_WRITE_TURN),
+				   left > MP_WRITE_TURN);
+
+	msg.msg_iter = request->iter;
+	if (request->name_len) {
+		msg.msg_name = &request->address;
+		msg.msg_namelen = request->name_len;
+	}
+	ret = mp_io_transmit(handle, &msg);
+	if (ret > 0)
+		iov_iter_advance(&request->iter, ret);
+	return ret;
+}
+
+/* Send some of what is left of the pending write. */
+static ssize_t mp_io_send(struct mp_handle *handle)
+{
+	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
+	int err;
+
+	if (unlikely(handle->write_op != MEGAPIPE_OP_WRITE))
+		return mp_io_send_request(handle);
+	err = import_ubuf(ITER_SOURCE, handle->write_addr + handle->write_done,
+			  handle->write_len - handle->write_done,
+			  &msg.msg_iter);
+	return err ?: mp_io_transmit(handle, &msg);
+}
+
+/* Nobody tells an unconnected UNIX datagram socket that its peer has space. */
+static bool mp_io_never_told(const struct mp_handle *handle)
+{
+	return handle->write_op == MEGAPIPE_OP_SENDTO &&
+	       handle->write_request->name_len &&
+	       handle->sock->sk->sk_family == AF_UNIX;
+}
+
+/*
+ * Connect, or ask again how it went: write_len tells that it has begun.  There
+ * is room for the completion.
+ */
+static void mp_io_try_connect(struct mp_handle *handle)
+{
+	struct mp_request *request = handle->write_request;
+	int err;
+
+	err = mp_file_connect(handle, &request->address, request->name_len);
+	if (err == -EINPROGRESS || err == -EALREADY) {
+		handle->write_len = 1;
+		return;
+	}
+	if (err == -EISCONN && handle->write_len)
+		err = 0;
+	mp_io_complete_write(handle, err);
+}
+
+/* Try the pending write; there is room for its completion. */
 static void mp_io_try_write(struct mp_handle *handle)
 {
-	int ret;
+	u32 end = handle->write_done + MP_WRITE_TURN;
+	ssize_t ret;
 
+	if (unlikely(handle->write_op == MEGAPIPE_OP_CONNECT)) {
+		mp_io_try_connect(handle);
+		return;
+	}
 	do {
 		ret = mp_io_send(handle);
 		if (ret > 0)
 			handle->write_done += ret;
-	} while (ret > 0 && handle->write_done < handle->write_len);
+	} while (ret > 0 && handle->write_done < min(handle->write_len, end));
 
+	if (ret > 0 && handle->write_done < handle->write_len) {
+		mp_queue_again(handle, MP_EV_WRITE);
+		return;
+	}
 	/*
-	 * Only -EAGAIN promises a callback: TCP has set SOCK_NOSPACE.  A short
-	 * count may have another reason, such as a bad address.
+	 * Only -EAGAIN promises an event: a socket has set SOCK_NOSPACE.  A
+	 * short count may have another reason, such as a bad address.
 	 */
-	if (ret == -EAGAIN)
+	if (ret == -EAGAIN && !mp_io_never_told(handle))
+		return;
+	if (mp_io_interrupted(handle, &ret, MP_EV_WRITE))
 		return;
 	/* Bytes come first; the error is for the next write to find. */
 	mp_io_complete_write(handle, handle->write_done ?: ret);
+}
+
+/* What the handle is ready for, as poll() says it */
+static __poll_t mp_io_ready_mask(const struct mp_handle *handle)
+{
+	struct socket *sock = handle->sock;
+
+	if (handle->kind == MP_KIND_LWSOCKET)
+		return READ_ONCE(sock->ops)->poll(NULL, sock, NULL);
+	return mp_file_poll(handle);
+}
+
+/* Look for the pending POLL; there is room for its completion. */
+static void mp_io_try_poll(struct mp_handle *handle)
+{
+	u32 mask = (__force u32)mp_io_ready_mask(handle) & handle->poll;
+
+	if (!mask)
+		return;
+	handle->poll = 0;
+	mp_queue_complete(handle, MEGAPIPE_OP_POLL, mask);
 }
 
 /* End the sending direction; there is room for the completion. */
@@ -139,16 +309,21 @@ static void mp_io_run_cancel(struct mp_handle *handle)
 
 	if (handle->cancel & MP_CANCEL_READ && mp_queue_room(channel)) {
 		handle->cancel &= ~MP_CANCEL_READ;
-		if (handle->read_len) {
-			handle->read_len = 0;
-			mp_queue_complete(handle, MEGAPIPE_OP_READ, -ECANCELED);
-		}
+		if (handle->read_op)
+			mp_io_complete_read(handle, -ECANCELED, 0, 0);
 	}
 	if (handle->cancel & MP_CANCEL_WRITE && mp_queue_room(channel)) {
 		handle->cancel &= ~MP_CANCEL_WRITE;
-		if (handle->write_len)
+		if (handle->write_op)
 			mp_io_complete_write(handle,
 					     handle->write_done ?: -ECANCELED);
+	}
+	if (handle->cancel & MP_CANCEL_POLL && mp_queue_room(channel)) {
+		handle->cancel &= ~MP_CANCEL_POLL;
+		if (handle->poll) {
+			handle->poll = 0;
+			mp_queue_complete(handle, MEGAPIPE_OP_POLL, -ECANCELED);
+		}
 	}
 	if (handle->cancel & MP_CANCEL_DISCONNECT && mp_queue_room(channel)) {
 		handle->cancel &= ~MP_CANCEL_DISCONNECT;
@@ -164,33 +339,56 @@ static void mp_io_run_cancel(struct mp_handle *handle)
 void mp_io_run(struct mp_handle *handle, int events)
 {
 	struct mp_channel *channel = handle->channel;
+	bool poll = events;
 
 	if (unlikely(handle->cancel))
 		mp_io_run_cancel(handle);
-	if (events & MP_EV_READ && handle->read_len && mp_queue_room(channel)) {
+	/* The reason for which it failed is for the CONNECT, not for a READ. */
+	if (unlikely(handle->write_op == MEGAPIPE_OP_CONNECT) &&
+	    events & MP_EV_WRITE && mp_queue_room(channel)) {
+		mp_io_try_connect(handle);
+		events &= ~MP_EV_WRITE;
+	}
+	if (events & MP_EV_READ && handle->read_op && mp_queue_room(channel)) {
 		mp_io_try_read(handle);
 		events &= ~MP_EV_READ;
 	}
-	if (events & MP_EV_WRITE && handle->write_len &&
+	if (events & MP_EV_WRITE && handle->write_op &&
 	    mp_queue_room(channel)) {
 		mp_io_try_write(handle);
 		events &= ~MP_EV_WRITE;
 	}
-	if (unlikely(handle->disconnect) && !handle->write_len &&
+	if (unlikely(handle->poll) && poll && mp_queue_room(channel)) {
+		mp_io_try_poll(handle);
+		poll = false;
+	}
+	if (unlikely(handle->disconnect) && !handle->write_op &&
 	    mp_queue_room(channel))
 		mp_io_try_disconnect(handle);
 
 	/* What did not find room is tried by the next dispatch. */
-	if ((events & MP_EV_READ && handle->read_len) ||
-	    (events & MP_EV_WRITE && handle->write_len) || handle->cancel ||
-	    (handle->disconnect && !handle->write_len))
+	if ((events & MP_EV_READ && handle->read_op) ||
+	    (events & MP_EV_WRITE && handle->write_op) || handle->cancel ||
+	    (handle->disconnect && !handle->write_op))
 		mp_queue_again(handle, events & (MP_EV_READ | MP_EV_WRITE));
+	if (unlikely(handle->poll) && poll)
+		mp_queue_again(handle, MP_EV_READ | MP_EV_WRITE);
+}
+
+static void mp_io_start_read(struct mp_handle *handle)
+{
+	if (!mp_io_readable(handle))
+		return;
+	if (mp_queue_room_now(handle->channel))
+		mp_io_try_read(handle);
+	else
+		mp_queue_again(handle, MP_EV_READ);
 }
 
 /* MEGAPIPE_OP_READ */
 int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
-	if (handle->read_len)
+	if (handle->read_op)
 		return -EBUSY;
 	/* 0 bytes would complete like the end of the file. */
 	if (!cmd->len || cmd->arg || cmd->aux)
@@ -198,81 +396,165 @@ int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 
 	handle->read_addr = u64_to_user_ptr(cmd->addr);
 	handle->read_len = min_t(u32, cmd->len, MAX_RW_COUNT);
-	if (!mp_io_readable(handle))
-		return 0;
-	if (mp_queue_room_now(handle->channel))
-		mp_io_try_read(handle);
-	else
-		mp_queue_again(handle, MP_EV_READ);
+	handle->read_op = cmd->op;
+	mp_io_start_read(handle);
 	return 0;
 }
 
-static void mp_io_start_write(struct mp_handle *handle)
+static int mp_io_read_request(struct mp_handle *handle, u8 op,
+			      struct mp_request *request)
 {
+	if (IS_ERR(request))
+		return PTR_ERR(request);
+	handle->read_request = request;
+	handle->read_op = op;
+	mp_io_start_read(handle);
+	return 0;
+}
+
+/* MEGAPIPE_OP_READV */
+int mp_io_readv(struct mp_handle *handle, const struct megapipe_cmd *cmd)
+{
+	if (handle->read_op)
+		return -EBUSY;
+	return mp_io_read_request(handle, cmd->op,
+				  mp_request_vectors(cmd, ITER_DEST));
+}
+
+/* MEGAPIPE_OP_RECVFROM */
+int mp_io_recvfrom(struct mp_handle *handle, const struct megapipe_cmd *cmd)
+{
+	if (!handle->sock)
+		return -ENOTSOCK;
+	if (handle->read_op)
+		return -EBUSY;
+	return mp_io_read_request(handle, cmd->op, mp_request_recvfrom(cmd));
+}
+
+static void mp_io_start_write(struct mp_handle *handle, u8 op, u32 len)
+{
+	handle->write_op = op;
+	handle->write_len = len;
+	handle->write_done = 0;
 	if (mp_queue_room_now(handle->channel))
 		mp_io_try_write(handle);
 	else
 		mp_queue_again(handle, MP_EV_WRITE);
 }
 
+static bool mp_io_write_busy(const struct mp_handle *handle)
+{
+	return handle->write_op || handle->disconnect;
+}
+
 /* MEGAPIPE_OP_WRITE */
 int mp_io_write(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
-	if (handle->write_len || handle->disconnect)
+	if (mp_io_write_busy(handle))
 		return -EBUSY;
-	if (!cmd->len || cmd->len > MAX_RW_COUNT || cmd->arg ||
-	    cmd->aux)
+	if (!cmd->len || cmd->len > MAX_RW_COUNT || cmd->arg || cmd->aux)
 		return -EINVAL;
 
 	handle->write_addr = u64_to_user_ptr(cmd->addr);
-	handle->write_len = cmd->len;
-	handle->write_done = 0;
-	mp_io_start_write(handle);
+	mp_io_start_write(handle, cmd->op, cmd->len);
+	return 0;
+}
+
+static int mp_io_write_request(struct mp_handle *handle, u8 op, u32 len,
+			       struct mp_request *request)
+{
+	handle->write_request = request;
+	mp_io_start_write(handle, op, len);
 	return 0;
 }
 
 /* MEGAPIPE_OP_WRITEV */
 int mp_io_writev(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
-	struct mp_vector *vector;
-	struct iovec *iov;
-	ssize_t len;
+	struct mp_request *request;
 
-	if (handle->write_len || handle->disconnect)
+	if (mp_io_write_busy(handle))
 		return -EBUSY;
-	if (cmd->arg || cmd->aux)
+	request = mp_request_vectors(cmd, ITER_SOURCE);
+	if (IS_ERR(request))
+		return PTR_ERR(request);
+	return mp_io_write_request(handle, cmd->op,
+				   iov_iter_count(&request->iter), request);
+}
+
+/* MEGAPIPE_OP_SENDTO */
+int mp_io_sendto(struct mp_handle *handle, const struct megapipe_cmd *cmd)
+{
+	struct mp_request *request;
+
+	if (!handle->sock)
+		return -ENOTSOCK;
+	if (mp_io_write_busy(handle))
+		return -EBUSY;
+	request = mp_request_sendto(cmd);
+	if (IS_ERR(request))
+		return PTR_ERR(request);
+	return mp_io_write_request(handle, cmd->op, cmd->len, request);
+}
+
+/* MEGAPIPE_OP_SENDFILE */
+int mp_io_sendfile(struct mp_handle *handle, const struct megapipe_cmd *cmd)
+{
+	struct mp_request *request;
+
+	if (!handle->sock)
+		return -ENOTSOCK;
+	if (mp_io_write_busy(handle))
+		return -EBUSY;
+	request = mp_request_sendfile(cmd);
+	if (IS_ERR(request))
+		return PTR_ERR(request);
+	return mp_io_write_request(handle, cmd->op, cmd->len, request);
+}
+
+/* MEGAPIPE_OP_CONNECT */
+int mp_io_connect(struct mp_handle *handle, const struct megapipe_cmd *cmd)
+{
+	struct mp_request *request;
+
+	if (!handle->sock)
+		return -ENOTSOCK;
+	if (mp_io_write_busy(handle))
+		return -EBUSY;
+	request = mp_request_connect(cmd);
+	if (IS_ERR(request))
+		return PTR_ERR(request);
+	return mp_io_write_request(handle, cmd->op, 0, request);
+}
+
+/* MEGAPIPE_OP_POLL */
+int mp_io_poll(struct mp_handle *handle, const struct megapipe_cmd *cmd)
+{
+	if (handle->poll)
+		return -EBUSY;
+	if (cmd->addr || cmd->len || cmd->arg || cmd->aux & ~MP_POLL_EVENTS)
 		return -EINVAL;
 
-	vector = kmalloc(sizeof(*vector), GFP_KERNEL_ACCOUNT);
-	if (!vector)
-		return -ENOMEM;
-	iov = vector->fast;
-	len = import_iovec(ITER_SOURCE, u64_to_user_ptr(cmd->addr), cmd->len,
-			   ARRAY_SIZE(vector->fast), &iov, &vector->iter);
-	if (len <= 0) {
-		kfree(vector);
-		return len ?: -EINVAL;
-	}
-	vector->allocated = iov;
-
-	handle->vector = vector;
-	handle->write_vector = true;
-	handle->write_len = len;
-	handle->write_done = 0;
-	mp_io_start_write(handle);
+	handle->poll = cmd->aux | (__force u32)(EPOLLERR | EPOLLHUP);
+	if (mp_queue_room_now(handle->channel))
+		mp_io_try_poll(handle);
+	else
+		mp_queue_again(handle, MP_EV_READ | MP_EV_WRITE);
 	return 0;
 }
 
 /* MEGAPIPE_OP_DISCONNECT */
 int mp_io_disconnect(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
+	if (!handle->sock)
+		return -ENOTSOCK;
 	if (handle->disconnect)
 		return -EBUSY;
 	if (cmd->addr || cmd->len || cmd->arg || cmd->aux)
 		return -EINVAL;
 
 	handle->disconnect = true;
-	if (handle->write_len)
+	if (handle->write_op)
 		return 0;
 	if (mp_queue_room_now(handle->channel))
 		mp_io_try_disconnect(handle);
@@ -284,10 +566,12 @@ int mp_io_disconnect(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 /* MEGAPIPE_OP_CANCEL */
 void mp_io_cancel(struct mp_handle *handle)
 {
-	if (handle->read_len)
+	if (handle->read_op)
 		handle->cancel |= MP_CANCEL_READ;
-	if (handle->write_len)
+	if (handle->write_op)
 		handle->cancel |= MP_CANCEL_WRITE;
+	if (handle->poll)
+		handle->cancel |= MP_CANCEL_POLL;
 	if (handle->disconnect)
 		handle->cancel |= MP_CANCEL_DISCONNECT;
 	if (handle->cancel)
@@ -297,10 +581,12 @@ void mp_io_cancel(struct mp_handle *handle)
 /* Drop what is pending, without a completion. */
 void mp_io_forget(struct mp_handle *handle)
 {
-	if (handle->write_vector)
-		mp_io_free_vector(handle->vector);
-	handle->write_vector = false;
-	handle->write_len = 0;
-	handle->read_len = 0;
+	if (handle->read_op && handle->read_op != MEGAPIPE_OP_READ)
+		mp_request_free(handle->read_request);
+	if (handle->write_op && handle->write_op != MEGAPIPE_OP_WRITE)
+		mp_request_free(handle->write_request);
+	handle->read_op = 0;
+	handle->write_op = 0;
+	handle->poll = 0;
 	handle->disconnect = false;
 }

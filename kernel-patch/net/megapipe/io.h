@@ -11,9 +11,15 @@ struct megapipe_cmd;
 struct mp_handle;
 
 /* io.c APIs: commands */
+int mp_io_connect(struct mp_handle *handle, const struct megapipe_cmd *cmd);
 int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd);
+int mp_io_readv(struct mp_handle *handle, const struct megapipe_cmd *cmd);
+int mp_io_recvfrom(struct mp_handle *handle, const struct megapipe_cmd *cmd);
 int mp_io_write(struct mp_handle *handle, const struct megapipe_cmd *cmd);
 int mp_io_writev(struct mp_handle *handle, const struct megapipe_cmd *cmd);
+int mp_io_sendto(struct mp_handle *handle, const struct megapipe_cmd *cmd);
+int mp_io_sendfile(struct mp_handle *handle, const struct megapipe_cmd *cmd);
+int mp_io_poll(struct mp_handle *handle, const struct megapipe_cmd *cmd);
 int mp_io_disconnect(struct mp_handle *handle, const struct megapipe_cmd *cmd);
 void mp_io_cancel(struct mp_handle *handle);
 

@@ -104,8 +104,12 @@ static void mp_queue_run(struct mp_channel *channel)
 		events = atomic_fetch_andnot(MP_EV_READ | MP_EV_WRITE |
 					     MP_EV_QUEUED, &handle->events);
 		mp_handle_run(handle, events);
-		if (!(++n % MP_CHUNK))
+		if (!(++n % MP_CHUNK)) {
+			/* A handle may queue itself again and again. */
+			if (signal_pending(current))
+				break;
 			cond_resched();
+		}
 	}
 }
 
