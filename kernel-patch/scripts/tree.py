@@ -96,17 +96,19 @@ def apply_hooks(hooks: list[Path], tree: Path, originals: Path) -> list[str]:
     return changed
 
 
-def overlay_files(source: Path) -> dict[str, Path]:
+def overlay_files(source: Path, tops: tuple[str, ...]) -> dict[str, Path]:
     found = {}
-    for top in OVERLAY:
+    for top in tops:
         for path in sorted((source / top).rglob("*")):
             if path.is_file() and not path.name.endswith(("~", ".o", ".cmd", ".rej", ".orig")):
                 found[str(path.relative_to(source))] = path
     return found
 
 
-def copy_overlay(source: Path, tree: Path, before: list[str]) -> tuple[list[str], list[str]]:
-    files = overlay_files(source)
+def copy_overlay(
+    source: Path, tree: Path, before: list[str], tops: tuple[str, ...]
+) -> tuple[list[str], list[str]]:
+    files = overlay_files(source, tops)
     changed = []
     for name in before:
         if name not in files:
@@ -118,7 +120,13 @@ def copy_overlay(source: Path, tree: Path, before: list[str]) -> tuple[list[str]
     return sorted(files), changed
 
 
-def make_tree(source: Path, tarball: Path, tree: Path, hooks: int | None = None) -> list[str]:
+def make_tree(
+    source: Path,
+    tarball: Path,
+    tree: Path,
+    hooks: int | None = None,
+    overlay_tops: tuple[str, ...] = OVERLAY,
+) -> list[str]:
     state_dir = tree.with_name(tree.name + ".state")
     state_file = state_dir / "state.json"
     originals = state_dir / "originals"
@@ -133,13 +141,13 @@ def make_tree(source: Path, tarball: Path, tree: Path, hooks: int | None = None)
     # Which files are ours is written down before they are made: a broken run
     # must not take them for the kernel's own the next time.
     before = state["overlay"]
-    ours = overlay_files(source)
+    ours = overlay_files(source, overlay_tops)
     for name in ours:
         if name not in before and (tree / name).exists():
             raise TreeError(f"{name} exists in the kernel already; edits to it belong in hooks/")
     state["overlay"] = sorted({*before, *ours})
     state_file.write_text(json.dumps(state, indent=1))
-    overlay, changed = copy_overlay(source, tree, state["overlay"])
+    overlay, changed = copy_overlay(source, tree, state["overlay"], overlay_tops)
     changed += apply_hooks(sorted((source / "hooks").glob("*.patch"))[:hooks], tree, originals)
     state["overlay"] = overlay
     state_file.write_text(json.dumps(state, indent=1))
@@ -152,6 +160,11 @@ def main() -> int:
     parser.add_argument("--tarball", type=Path, required=True)
     parser.add_argument("--tree", type=Path, required=True, help="where the tree is made")
     parser.add_argument("--hooks", type=int, help="apply only so many of the hooks")
+    parser.add_argument(
+        "--pristine",
+        action="store_true",
+        help="apply no hook and add no file: the untouched kernel",
+    )
     args = parser.parse_args()
     if not args.tarball.exists():
         print(
@@ -161,7 +174,13 @@ def main() -> int:
         )
         return 1
     try:
-        changed = make_tree(args.source.resolve(), args.tarball, args.tree, args.hooks)
+        changed = make_tree(
+            args.source.resolve(),
+            args.tarball,
+            args.tree,
+            0 if args.pristine else args.hooks,
+            () if args.pristine else OVERLAY,
+        )
     except (TreeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
