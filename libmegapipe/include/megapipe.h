@@ -235,6 +235,7 @@ struct mp_event {
 	int result;		/* bytes; MP_ACCEPT: the new socket; MP_POLL: */
 				/* events; or -errno */
 	unsigned int flags;
+
 	__extension__ union {
 		unsigned int backlog;	/* MP_ACCEPT: connections that wait */
 		unsigned int addrlen;	/* MP_RECVFROM: bytes of the address */

@@ -214,7 +214,10 @@ static int64_t wait_ns(int64_t timeout_us)
 		-1 : timeout_us * 1000;
 }
 
-/* Wait without the lock, and without fetching: see dispatch_shared(). */
+/*
+ * Wait without the lock, and without fetching: see dispatch_shared().  Returns 0
+ * when the time is over.
+ */
 static int wait_shared(struct mp_channel *ch, int64_t *deadline_ns,
 		       int64_t timeout_us, const sigset_t *sigmask)
 {
@@ -225,12 +228,12 @@ static int wait_shared(struct mp_channel *ch, int64_t *deadline_ns,
 	if (left_ns >= 0) {
 		int64_t now_ns = mp_sys_now_ns();
 
-		if (!*deadline_ns && left_ns <= INT64_MAX - now_ns)
-			*deadline_ns = now_ns + left_ns;
-		if (*deadline_ns)
-			left_ns = *deadline_ns - now_ns;
-		if (left_ns < 0)
-			left_ns = 0;
+		if (!*deadline_ns)
+			*deadline_ns = left_ns < INT64_MAX - now_ns ?
+				now_ns + left_ns : INT64_MAX;
+		left_ns = *deadline_ns - now_ns;
+		if (left_ns <= 0)
+			return 0;
 	}
 	pthread_mutex_unlock(&ch->mutex);
 	ret = mp_sys_poll(fd, left_ns, sigmask);

@@ -27,51 +27,71 @@ static void threshold__runs_when_reached(void)
 	EXPECT(!fake.misuse);
 }
 
-static void threshold__every_kind_of_request_counts(void)
+/* One of each, in order of their ops but for what only registering sends */
+static void request_all(struct mp_channel *channel, struct sockaddr *addr)
 {
-	struct mp_channel *channel = fake_channel(9);
 	mp_handle h = handle(channel, 1), registered;
 	struct iovec iov = { buf, 1 };
 	int lwsocket = MEGAPIPE_HANDLE_LWSOCKET | 5;
-	int i;
 
 	mp_accept(h, 3, true);
+	mp_connect(h, addr, 4);
 	mp_read(h, buf, 2);
+	mp_readv(h, &iov, 1);
+	mp_recvfrom(h, buf, 6, addr, 8);
 	mp_write(h, buf, 3);
 	mp_writev(h, &iov, 1);
+	mp_sendto(h, buf, 0, addr, 4);
+	mp_sendfile(h, 17, 1LL << 40, 5);
+	mp_poll(h, 0x2001);
 	mp_disconnect(h);
-	mp_unregister(h);
-	mp_close(h);
-	mp_register(channel, lwsocket, &i, NULL, &registered);
-	EXPECT_EQ(fake.nr_calls, 0);
 	mp_cancel(h);
-	ASSERT_EQ(fake.nr_calls, 1);
-	ASSERT_EQ(fake.nr_ran, 9);
+	mp_register(channel, lwsocket, buf, NULL, &registered);
+	mp_unregister(h);
+	EXPECT_EQ(fake.nr_calls, 0);
+	mp_close(h);
+}
 
-	EXPECT_EQ(fake.ran[0].op, MEGAPIPE_OP_ACCEPT);
-	EXPECT_EQ(fake.ran[0].len, 3);
-	EXPECT_EQ(fake.ran[0].flags, MEGAPIPE_CMD_LWSOCKET);
-	EXPECT_EQ(fake.ran[1].op, MEGAPIPE_OP_READ);
-	EXPECT_EQ(fake.ran[1].len, 2);
-	EXPECT_EQ(fake.ran[1].addr, (uintptr_t)buf);
-	EXPECT_EQ(fake.ran[2].op, MEGAPIPE_OP_WRITE);
-	EXPECT_EQ(fake.ran[2].len, 3);
-	EXPECT_EQ(fake.ran[3].op, MEGAPIPE_OP_WRITEV);
-	EXPECT_EQ(fake.ran[4].op, MEGAPIPE_OP_DISCONNECT);
-	EXPECT_EQ(fake.ran[5].op, MEGAPIPE_OP_UNREGISTER);
-	EXPECT_EQ(fake.ran[6].op, MEGAPIPE_OP_CLOSE);
-	EXPECT_EQ(fake.ran[7].op, MEGAPIPE_OP_COOKIE);
-	EXPECT_EQ(fake.ran[7].handle, lwsocket);
-	EXPECT_EQ(fake.ran[7].arg, (uintptr_t)&i);
-	EXPECT_EQ(fake.ran[8].op, MEGAPIPE_OP_CANCEL);
-	for (i = 0; i < 9; i++) {
-		if (i != 7) {
-			EXPECT_EQ(fake.ran[i].handle, 1);
-			EXPECT_EQ(fake.ran[i].arg, 0);
-		}
-		if (i)
-			EXPECT_EQ(fake.ran[i].flags, 0);
+static const struct megapipe_cmd wanted[MEGAPIPE_OP_LAST] = {
+	[MEGAPIPE_OP_ACCEPT] = { .len = 3, .flags = MEGAPIPE_CMD_LWSOCKET },
+	[MEGAPIPE_OP_CONNECT] = { .addr = 1, .len = 4 },
+	[MEGAPIPE_OP_READ] = { .addr = 1, .len = 2 },
+	[MEGAPIPE_OP_READV] = { .addr = 1, .len = 1 },
+	[MEGAPIPE_OP_RECVFROM] = { .addr = 1, .len = 6, .arg = 1, .aux = 8 },
+	[MEGAPIPE_OP_WRITE] = { .addr = 1, .len = 3 },
+	[MEGAPIPE_OP_WRITEV] = { .addr = 1, .len = 1 },
+	[MEGAPIPE_OP_SENDTO] = { .addr = 1, .arg = 1, .aux = 4 },
+	[MEGAPIPE_OP_SENDFILE] = { .arg = 1, .len = 5, .aux = 17 },
+	[MEGAPIPE_OP_POLL] = { .aux = 0x2001 },
+	[MEGAPIPE_OP_COOKIE] = { .arg = 1 },
+};
+
+static void threshold__every_kind_of_request_counts(void)
+{
+	struct mp_channel *channel = fake_channel(MEGAPIPE_OP_LAST);
+	struct sockaddr addr = { 0 };
+	uint16_t op;
+
+	request_all(channel, &addr);
+	ASSERT_EQ(fake.nr_calls, 1);
+	ASSERT_EQ(fake.nr_ran, MEGAPIPE_OP_LAST);
+	for (op = 0; op < MEGAPIPE_OP_LAST; op++) {
+		const struct megapipe_cmd *cmd = &fake.ran[op];
+
+		EXPECT_EQ(cmd->op, op);
+		EXPECT_EQ(cmd->flags, wanted[op].flags);
+		EXPECT_EQ(cmd->resv, 0);
+		EXPECT_EQ(cmd->handle, op == MEGAPIPE_OP_COOKIE ?
+			  MEGAPIPE_HANDLE_LWSOCKET | 5 : 1);
+		EXPECT_EQ(!!cmd->addr, wanted[op].addr);
+		EXPECT_EQ(!!cmd->arg, wanted[op].arg);
+		EXPECT_EQ(cmd->len, wanted[op].len);
+		EXPECT_EQ(cmd->aux, wanted[op].aux);
 	}
+	EXPECT_EQ(fake.ran[MEGAPIPE_OP_READ].addr, (uintptr_t)buf);
+	EXPECT_EQ(fake.ran[MEGAPIPE_OP_RECVFROM].arg, (uintptr_t)&addr);
+	EXPECT_EQ(fake.ran[MEGAPIPE_OP_SENDFILE].arg, 1LL << 40);
+	EXPECT_EQ(fake.ran[MEGAPIPE_OP_COOKIE].arg, (uintptr_t)buf);
 	mp_destroy(channel);
 	EXPECT(!fake.misuse);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Opening a channel where there is no MegaPipe, or another one; the counters.
+ * Opening a channel where there is no MegaPipe, or another one; its limits and
+ * counters.
  */
 #include <errno.h>
 #include <string.h>
@@ -90,7 +91,7 @@ static void stats__all_of_them(void)
 	fake.stats = (struct megapipe_stats) {
 		.dispatches = 1, .commands = 2, .events = 3, .sleeps = 4,
 		.accepts = 5, .accepts_foreign = 6, .handles = 7,
-		.lwsockets = 8,
+		.lwsockets = 8, .migrated_in = 9,
 	};
 	memset(&stats, 0xff, sizeof(stats));
 	EXPECT_EQ(mp_stats(channel, &stats), 0);
@@ -102,6 +103,27 @@ static void stats__all_of_them(void)
 	EXPECT_EQ(stats.accepts_foreign, 6);
 	EXPECT_EQ(stats.handles, 7);
 	EXPECT_EQ(stats.lwsockets, 8);
+	EXPECT_EQ(stats.migrated_in, 9);
+	mp_destroy(channel);
+}
+
+static void info__all_of_it(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	struct mp_info info;
+
+	fake.info.max_user_handles = 1ULL << 40;
+	fake.info.user_handles = 5;
+	memset(&info, 0xff, sizeof(info));
+	EXPECT_EQ(mp_info(channel, &info), 0);
+	EXPECT_EQ(info.abi_version, MEGAPIPE_ABI_VERSION);
+	EXPECT_EQ(info.commands, MEGAPIPE_OP_LAST);
+	EXPECT_EQ(info.max_handles, 1024);
+	EXPECT_EQ(info.max_batch, 4096);
+	EXPECT_EQ(info.max_user_handles, 1ULL << 40);
+	EXPECT_EQ(info.user_handles, 5);
+	fake.info_result = -EPERM;
+	EXPECT_EQ(mp_info(channel, &info), -EPERM);
 	mp_destroy(channel);
 }
 
@@ -111,5 +133,6 @@ TEST_MAIN(
 	TEST(abi__fewer_operations),
 	TEST(abi__another_device),
 	TEST(channels__many),
-	TEST(stats__all_of_them)
+	TEST(stats__all_of_them),
+	TEST(info__all_of_it)
 )

@@ -46,10 +46,15 @@ static struct megapipe_event completion(int handle, uint16_t op, int res)
 	};
 }
 
-void fake_complete(int handle, uint16_t op, int res)
+void fake_post(struct megapipe_event event)
 {
 	ASSERT(fake.nr_ready < FAKE_LOG);
-	fake.ready[fake.nr_ready++] = completion(handle, op, res);
+	fake.ready[fake.nr_ready++] = event;
+}
+
+void fake_complete(int handle, uint16_t op, int res)
+{
+	fake_post(completion(handle, op, res));
 }
 
 void fake_mark_stale(int handle)
@@ -91,6 +96,8 @@ int mp_sys_poll(int fd, int64_t timeout_ns, const sigset_t *sigmask)
 	fake.nr_polls++;
 	fake.poll_timeout_ns = timeout_ns;
 	fake.poll_sigmask = sigmask;
+	if (fake.asleep)
+		fake.asleep();
 	return fake.poll_result;
 }
 
@@ -113,6 +120,26 @@ static void drop(int handle)
 		if (fake.ready[i].handle != handle)
 			fake.ready[kept++] = fake.ready[i];
 	fake.nr_ready = kept;
+}
+
+/* What the kernel reads when it runs the command, at a place of that size */
+static void follow(const struct megapipe_cmd *cmd)
+{
+	struct sockaddr_storage *address = &fake.addresses[fake.nr_ran];
+
+	switch (cmd->op) {
+	case MEGAPIPE_OP_READV:
+	case MEGAPIPE_OP_WRITEV:
+		fake.vectors[fake.nr_ran] =
+			*(struct iovec *)(uintptr_t)cmd->addr;
+		break;
+	case MEGAPIPE_OP_CONNECT:
+		memcpy(address, (void *)(uintptr_t)cmd->addr, cmd->len);
+		break;
+	case MEGAPIPE_OP_SENDTO:
+		memcpy(address, (void *)(uintptr_t)cmd->arg, cmd->aux);
+		break;
+	}
 }
 
 static unsigned int run_commands(const struct megapipe_dispatch *d,
@@ -145,9 +172,8 @@ static unsigned int run_commands(const struct megapipe_dispatch *d,
 								 cmd->op, 1);
 			else
 				fake_complete(cmd->handle, cmd->op, 1);
-		} else if (cmd->op == MEGAPIPE_OP_WRITEV) {
-			fake.vectors[fake.nr_ran] =
-				*(struct iovec *)(uintptr_t)cmd->addr;
+		} else {
+			follow(cmd);
 		}
 		ASSERT(fake.nr_ran < FAKE_LOG);
 		fake.ran[fake.nr_ran++] = *cmd;
@@ -195,6 +221,8 @@ static int log_dispatch(struct megapipe_dispatch *d)
 		.min_events = d->min_events,
 		.timeout_ns = d->timeout_ns,
 	};
+	fake.sigmask = d->sigmask;
+	fake.sigsetsize = d->sigsetsize;
 	call->ret = dispatch(d);
 	call->done_cmds = d->done_cmds;
 	return call->ret;
@@ -210,13 +238,45 @@ static int do_register(const struct megapipe_register *reg)
 	return (1 << 20) + reg->fd;
 }
 
+static int act(unsigned long request, void *arg)
+{
+	fake.act = request;
+	fake.act_after = fake.nr_ran;
+	fake.nr_acts++;
+	switch (request) {
+	case MEGAPIPE_IOC_SETSOCKOPT:
+		fake.sockopt = *(struct megapipe_sockopt *)arg;
+		break;
+	case MEGAPIPE_IOC_GETSOCKOPT:
+		fake.sockopt = *(struct megapipe_sockopt *)arg;
+		((struct megapipe_sockopt *)arg)->len = fake.act_len;
+		break;
+	case MEGAPIPE_IOC_SOCKNAME:
+		fake.sockname = *(struct megapipe_sockname *)arg;
+		((struct megapipe_sockname *)arg)->len = fake.act_len;
+		break;
+	case MEGAPIPE_IOC_TOFD:
+		fake.tofd = *(struct megapipe_tofd *)arg;
+		break;
+	case MEGAPIPE_IOC_LISTENER:
+		fake.listener = *(struct megapipe_listener *)arg;
+		*(struct megapipe_listener *)arg = fake.listener_result;
+		break;
+	default:
+		fake.misuse = true;
+		return -ENOTTY;
+	}
+	return fake.act_result;
+}
+
 int mp_sys_ioctl(int fd, unsigned long request, void *arg)
 {
 	if (fd < FAKE_FD)
 		return -EBADF;
 	switch (request) {
 	case MEGAPIPE_IOC_INFO:
-		*(struct megapipe_info *)arg = fake.info;
+		if (!fake.info_result)
+			*(struct megapipe_info *)arg = fake.info;
 		return fake.info_result;
 	case MEGAPIPE_IOC_STATS:
 		*(struct megapipe_stats *)arg = fake.stats;
@@ -226,7 +286,6 @@ int mp_sys_ioctl(int fd, unsigned long request, void *arg)
 	case MEGAPIPE_IOC_DISPATCH:
 		return log_dispatch(arg);
 	default:
-		fake.misuse = true;
-		return -ENOTTY;
+		return act(request, arg);
 	}
 }

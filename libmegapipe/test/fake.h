@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A simulated kernel behind the library's three system calls.  It logs what
+ * A simulated kernel behind the library's system calls.  It logs what
  * reaches it, completes what the test says, and fails commands on handles that
  * the test calls stale.
  *
@@ -35,7 +35,11 @@ struct fake {
 	int open_result;	/* 0: a descriptor */
 	bool has_sysfs;
 	int poll_result;
+	void (*asleep)(void);	/* what happens during poll() */
 	int64_t now_ns;
+	int act_result;		/* of options, addresses, TOFD, LISTENER */
+	uint32_t act_len;	/* length that they report */
+	struct megapipe_listener listener_result;
 	int info_result;
 	struct megapipe_info info;
 	int register_result[2];	/* of the next calls; 0: a new handle */
@@ -55,8 +59,18 @@ struct fake {
 	struct fake_call calls[FAKE_LOG];
 	unsigned int nr_calls;
 	struct megapipe_cmd ran[FAKE_LOG];	/* commands consumed */
-	struct iovec vectors[FAKE_LOG];		/* first element of WRITEVs */
+	struct iovec vectors[FAKE_LOG];		/* their first elements */
+	struct sockaddr_storage addresses[FAKE_LOG];
 	unsigned int nr_ran;
+	unsigned long act;	/* the last of these, and after how many ran */
+	unsigned int act_after;
+	unsigned int nr_acts;
+	struct megapipe_sockopt sockopt;
+	struct megapipe_sockname sockname;
+	struct megapipe_tofd tofd;
+	struct megapipe_listener listener;
+	uint64_t sigmask;
+	uint32_t sigsetsize;
 	struct megapipe_register registered;
 	unsigned int nr_registers;
 	unsigned int nr_polls;
@@ -71,6 +85,7 @@ extern struct fake fake;
 
 void fake_reset(void);
 struct mp_channel *fake_channel(unsigned int threshold);
+void fake_post(struct megapipe_event event);
 void fake_complete(int handle, uint16_t op, int res);
 void fake_mark_stale(int handle);
 

@@ -92,54 +92,10 @@ static void lwsocket__without_a_call(void)
 	EXPECT_EQ(fake.ran[0].op, MEGAPIPE_OP_COOKIE);
 }
 
-/* The array may be reused at once, although the kernel sees it later. */
-static void writev__array_copied(void)
-{
-	struct mp_channel *channel = fake_channel(64);
-	struct iovec iov[3] = { { buf, 1 }, { buf, 2 }, { buf, 3 } };
-	mp_handle h = { channel, 1 };
-	unsigned int i;
-
-	for (i = 0; i < 10; i++) {
-		iov[0].iov_len = i + 1;
-		EXPECT_EQ(mp_writev(h, iov, 3), 0);
-	}
-	memset(iov, 0, sizeof(iov));
-	EXPECT_EQ(mp_flush(channel), 0);
-	for (i = 0; i < 10; i++) {
-		EXPECT_EQ(fake.ran[i].len, 3);
-		EXPECT_EQ(fake.vectors[i].iov_len, i + 1);
-	}
-	mp_destroy(channel);
-}
-
-static void writev__more_than_fits_beside_the_batch(void)
-{
-	static struct iovec iov[1024];
-	struct mp_channel *channel = fake_channel(64);
-	mp_handle h = { channel, 1 };
-	unsigned int i;
-
-	for (i = 0; i < 1024; i++)
-		iov[i] = (struct iovec) { buf, 1 };
-	EXPECT_EQ(mp_writev(h, iov, 1000), 0);
-	EXPECT_EQ(fake.nr_calls, 0);
-	EXPECT_EQ(mp_writev(h, iov, 1024), 0);
-	EXPECT_EQ(fake.nr_calls, 1);
-	EXPECT_EQ(mp_writev(h, iov, 1), 0);
-	EXPECT_EQ(fake.nr_calls, 2);
-	EXPECT_EQ(mp_flush(channel), 0);
-	ASSERT_EQ(fake.nr_ran, 3);
-	EXPECT_EQ(fake.ran[1].len, 1024);
-	mp_destroy(channel);
-}
-
 TEST_MAIN(
 	TEST(descriptor__at_once),
 	TEST(descriptor__with_partition),
 	TEST(descriptor__refused),
 	TEST(descriptor__refused_until_the_batch_has_run),
-	TEST(lwsocket__without_a_call),
-	TEST(writev__array_copied),
-	TEST(writev__more_than_fits_beside_the_batch)
+	TEST(lwsocket__without_a_call)
 )
