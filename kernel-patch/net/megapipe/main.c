@@ -16,12 +16,13 @@
  *	                                  |      ^              |
  *	   completions <- ioctl --------  |  queue.c <- ready list <- callbacks
  *
- * A thread opens a channel (channel.c) and registers sockets (file.c), which
- * gives it handles (handle.c).  It sends commands in batches (command.c).  Each
- * is tried at once; if the socket is not ready the command stays pending in its
- * handle.  When something happens to the socket, a callback puts the handle on
- * the channel's ready list and wakes the thread, which tries again what is
- * pending and collects completions (queue.c).
+ * A thread opens a channel (channel.c) and registers sockets and other files
+ * (file.c), which gives it handles (handle.c).  It sends commands in batches
+ * (command.c; what is more than a buffer is in request.c).  Each is tried at
+ * once (io.c, sendfile.c, accept.c); if the file is not ready the command stays
+ * pending in its handle.  When something happens to the file, a callback puts
+ * the handle on the channel's ready list and wakes the thread, which tries again
+ * what is pending and collects completions (queue.c).
  *
  * The three ideas of the paper are the three files partition.c (a listening
  * socket has one accept queue per channel), lwsocket.c (a connection without a
