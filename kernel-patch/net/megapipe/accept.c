@@ -8,6 +8,14 @@
  * taken by whichever channel comes first, so each of them also waits there.
  *
  * Without a mask, all channels accept from the one queue of the socket.
+ *
+ * That is TCP, "plain" below.  Other listening sockets (AF_UNIX, MPTCP) are
+ * accepted from as accept() does it, into descriptors, also when a program asks
+ * for lwsockets; so is a TCP connection that cannot be one.  The completion has
+ * MEGAPIPE_EVENT_FD then.
+ *
+ * An accept that fails takes no connection from the queue: whatever can fail
+ * for lack of something comes first.
  */
 
 #include <linux/cpumask.h>
@@ -38,6 +46,7 @@
  *	socket that the program registered, file.wait waits on its queue
  * @partition: the channel's partition of it, or NULL
  * @wait: on the partition's wait queue
+ * @plain: connections are TCP sockets, taken by inet_csk_accept()
  * @pending: an ACCEPT is pending; read by wake-ups without a lock
  * @forever: until cancelled
  * @lwsocket: as lwsockets
@@ -47,6 +56,7 @@ struct mp_listener {
 	struct mp_file		file;
 	struct mp_partition	*partition;
 	wait_queue_entry_t	wait;
+	bool			plain;
 	bool			pending;
 	bool			forever;
 	bool			lwsocket;
@@ -83,8 +93,11 @@ static int mp_accept_wake_shared(wait_queue_entry_t *wait, unsigned int mode,
 		return 0;
 	if (!mp_handle_ready(&l->file.handle, MP_EV_READ))
 		return 0;
-	/* The end of the listener is for everybody. */
-	if (key_to_poll(key) & (EPOLLERR | EPOLLHUP))
+	/*
+	 * The end of the listener is for everybody.  It comes with EPOLLHUP, or
+	 * as a change of state with no mask at all.
+	 */
+	if (!key || key_to_poll(key) & (EPOLLERR | EPOLLHUP))
 		return 0;
 	/* Next time the next one: the caller's walk of the list allows it. */
 	list_move_tail(&wait->entry, &l->file.handle.sock->wq.wait.head);
@@ -125,16 +138,24 @@ int mp_accept_register(struct mp_channel *channel, struct file *f,
 		       struct socket *sock,
 		       const struct megapipe_register *reg)
 {
+	const struct sock *sk = sock->sk;
 	struct mp_listener *l;
+	bool plain;
 	int ret;
 
+	if (sk->sk_family != AF_INET && sk->sk_family != AF_INET6 &&
+	    sk->sk_family != AF_UNIX)
+		return -EOPNOTSUPP;
 	/* An MPTCP listener, say, accepts something else than TCP sockets. */
-	if (READ_ONCE(sock->sk->sk_prot)->accept != inet_csk_accept)
+	plain = sk_is_tcp(sk) &&
+		READ_ONCE(sk->sk_prot)->accept == inet_csk_accept;
+	if (!plain && reg->flags & MEGAPIPE_REG_PARTITION)
 		return -EOPNOTSUPP;
 
 	l = kzalloc(sizeof(*l), GFP_KERNEL_ACCOUNT);
 	if (!l)
 		return -ENOMEM;
+	l->plain = plain;
 	if (reg->flags & MEGAPIPE_REG_PARTITION) {
 		l->partition = mp_accept_partition(sock, reg);
 		if (IS_ERR(l->partition)) {
@@ -169,9 +190,23 @@ out_free:
 	return ret;
 }
 
-static bool mp_accept_queue_empty(const struct socket *sock)
+static bool mp_accept_queue_empty(const struct mp_listener *l,
+				  struct socket *sock)
 {
-	return reqsk_queue_empty(&inet_csk(sock->sk)->icsk_accept_queue);
+	if (likely(l->plain))
+		return reqsk_queue_empty(&inet_csk(sock->sk)->icsk_accept_queue);
+	/* Also "not empty" after shutdown(), for accept() to say so */
+	return !(READ_ONCE(sock->ops)->poll(l->file.file, sock, NULL) &
+		 EPOLLIN);
+}
+
+/* Connections that wait there */
+static u32 mp_accept_queue_len(const struct socket *sock)
+{
+	/* MPTCP keeps its queue in a socket that it shows to nobody: 0. */
+	return sock->sk->sk_family == AF_UNIX ?
+	       skb_queue_len_lockless(&sock->sk->sk_receive_queue) :
+	       READ_ONCE(sock->sk->sk_ack_backlog);
 }
 
 /*
@@ -182,12 +217,12 @@ static struct socket *mp_accept_queue(const struct mp_listener *l)
 {
 	struct socket *sock = l->file.handle.sock;
 
-	if (!mp_accept_queue_empty(sock))
+	if (!mp_accept_queue_empty(l, sock))
 		return sock;
 	if (!l->partition)
 		return NULL;
 	sock = mp_partition_sock(l->partition);
-	return mp_accept_queue_empty(sock) ? NULL : sock;
+	return mp_accept_queue_empty(l, sock) ? NULL : sock;
 }
 
 /*
@@ -204,7 +239,7 @@ static void mp_accept_pass_on(const struct mp_listener *l)
 	 * queued.
 	 */
 	smp_mb();
-	if (!mp_accept_queue_empty(sock))
+	if (!mp_accept_queue_empty(l, sock))
 		wake_up_interruptible_sync_poll(&sock->wq.wait,
 						EPOLLIN | EPOLLRDNORM);
 }
@@ -292,13 +327,62 @@ out_fd:
 	return err;
 }
 
-/* Accept as an lwsocket.  Returns its handle. */
+/* Accept from a listening socket that is not plain.  Returns the descriptor. */
+static int mp_accept_other(struct mp_listener *l)
+{
+	struct mp_handle *handle = &l->file.handle;
+	struct proto_accept_arg arg = { .flags = O_NONBLOCK };
+	struct file *file;
+	int fd;
+
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	file = do_accept(l->file.file, &arg, NULL, NULL, O_NONBLOCK);
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(file);
+	}
+	trace_megapipe_accept(handle->channel->id, handle->id, fd, false,
+			      sock_from_file(file)->sk);
+	fd_install(fd, file);
+	return fd;
+}
+
+/*
+ * Can the next connection be an lwsocket?  A look before it is taken, because a
+ * descriptor may not be had when it cannot.  A program that accepts from the
+ * same queue may be faster; then the answer is about another connection, which
+ * is as good as a guess.
+ */
+static bool mp_accept_next_eligible(const struct socket *sock)
+{
+	struct request_sock_queue *queue =
+		&inet_csk(sock->sk)->icsk_accept_queue;
+	const struct request_sock *req;
+	bool eligible;
+
+	/* Whoever takes the request from the queue has the lock for it. */
+	spin_lock_bh(&queue->rskq_lock);
+	req = READ_ONCE(queue->rskq_accept_head);
+	eligible = !req || mp_lwsocket_eligible(req->sk);
+	spin_unlock_bh(&queue->rskq_lock);
+	return eligible;
+}
+
+/*
+ * Accept as an lwsocket, or as a descriptor if that cannot be.  Returns the
+ * handle, or the descriptor.
+ */
 static int mp_accept_lwsocket(struct mp_listener *l, struct socket *sock)
 {
 	struct mp_channel *channel = l->file.handle.channel;
 	struct mp_lwsocket *lw;
 	struct sock *sk;
 	int ret, fd;
+
+	if (unlikely(!mp_accept_next_eligible(sock)))
+		return mp_accept_fd(l, sock, NULL);
 
 	lw = mp_lwsocket_alloc(channel, sock);
 	if (!lw)
@@ -317,6 +401,7 @@ static int mp_accept_lwsocket(struct mp_listener *l, struct socket *sock)
 	}
 
 	if (unlikely(!mp_lwsocket_eligible(sk))) {
+		/* The guess was wrong. */
 		fd = mp_accept_fd(l, sock, sk);
 		if (fd < 0)
 			sk->sk_prot->close(sk, 0);
@@ -377,8 +462,12 @@ void mp_accept_run(struct mp_handle *handle)
 			mp_accept_pass_on(l);
 			return;
 		}
-		ret = l->lwsocket ? mp_accept_lwsocket(l, sock) :
-				    mp_accept_fd(l, sock, NULL);
+		if (unlikely(!l->plain))
+			ret = mp_accept_other(l);
+		else if (l->lwsocket)
+			ret = mp_accept_lwsocket(l, sock);
+		else
+			ret = mp_accept_fd(l, sock, NULL);
 		if (ret == -EAGAIN)	/* another channel was faster */
 			continue;
 		if (ret >= 0)
@@ -387,7 +476,7 @@ void mp_accept_run(struct mp_handle *handle)
 			WRITE_ONCE(l->pending, false);
 		mp_queue_post(channel, handle->id, handle->cookie,
 			      MEGAPIPE_OP_ACCEPT, mp_accept_flags(l, ret), ret,
-			      READ_ONCE(sock->sk->sk_ack_backlog));
+			      mp_accept_queue_len(sock));
 	}
 
 	if (!l->pending) {

@@ -17,6 +17,7 @@
 #include "file.h"
 #include "lwsocket.h"
 #include "queue.h"
+#include "sockopt.h"
 
 static atomic64_t mp_channel_last_id;
 
@@ -154,6 +155,14 @@ static long mp_channel_ioctl(struct file *file, unsigned int cmd,
 		return mp_channel_register(channel, argp);
 	case MEGAPIPE_IOC_INFO:
 		return mp_channel_info(channel, argp);
+	case MEGAPIPE_IOC_SETSOCKOPT:
+		return mp_sockopt_set(channel, argp);
+	case MEGAPIPE_IOC_GETSOCKOPT:
+		return mp_sockopt_get(channel, argp);
+	case MEGAPIPE_IOC_SOCKNAME:
+		return mp_sockopt_name(channel, argp);
+	case MEGAPIPE_IOC_TOFD:
+		return mp_sockopt_tofd(channel, argp);
 	case MEGAPIPE_IOC_STATS:
 		return mp_channel_stats(channel, argp);
 	}

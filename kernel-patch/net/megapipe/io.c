@@ -578,6 +578,13 @@ void mp_io_cancel(struct mp_handle *handle)
 		mp_queue_again(handle, 0);
 }
 
+/* Has the handle commands that are to complete yet? */
+bool mp_io_pending(const struct mp_handle *handle)
+{
+	return handle->read_op || handle->write_op || handle->poll ||
+	       handle->disconnect;
+}
+
 /* Drop what is pending, without a completion. */
 void mp_io_forget(struct mp_handle *handle)
 {

@@ -25,6 +25,7 @@ void mp_io_cancel(struct mp_handle *handle);
 
 /* io.c APIs: events */
 void mp_io_run(struct mp_handle *handle, int events);
+bool mp_io_pending(const struct mp_handle *handle);
 void mp_io_forget(struct mp_handle *handle);
 
 #endif /* _MEGAPIPE_IO_H */

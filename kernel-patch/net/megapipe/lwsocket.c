@@ -18,6 +18,9 @@
  * which then finds nothing to read.
  */
 
+#include <linux/file.h>
+#include <linux/net_tstamp.h>
+#include <linux/security.h>
 #include <linux/slab.h>
 #include <net/inet_connection_sock.h>
 #include <net/inet_sock.h>
@@ -30,11 +33,54 @@
 
 static struct kmem_cache *mp_lwsocket_cache __ro_after_init;
 
+/* What an idle connection costs: docs/lwsocket-memory.md of the project */
+#if defined(CONFIG_64BIT) && L1_CACHE_BYTES <= 64 && \
+	!defined(CONFIG_DEBUG_SPINLOCK) && !defined(CONFIG_LOCKDEP)
+static_assert(sizeof(struct mp_lwsocket) <= 256);
+#endif
+
+/**
+ * struct mp_callbacks - whom a struct sock tells about events
+ * @state_change: sk_state_change
+ * @data_ready: sk_data_ready
+ * @write_space: sk_write_space
+ * @error_report: sk_error_report
+ */
+struct mp_callbacks {
+	void	(*state_change)(struct sock *sk);
+	void	(*data_ready)(struct sock *sk);
+	void	(*write_space)(struct sock *sk);
+	void	(*error_report)(struct sock *sk);
+};
+
+/* Those of a TCP socket that nobody has claimed */
+static struct mp_callbacks mp_tcp_callbacks __ro_after_init;
+
+/* They are static functions of others, so ask a socket. */
+static int __init mp_lwsocket_init_callbacks(void)
+{
+	struct socket *sock;
+	int err;
+
+	err = sock_create_kern(&init_net, AF_INET, SOCK_STREAM, IPPROTO_TCP,
+			       &sock);
+	if (err)
+		return err;
+	mp_tcp_callbacks = (struct mp_callbacks) {
+		.state_change = sock->sk->sk_state_change,
+		.data_ready = sock->sk->sk_data_ready,
+		.write_space = sock->sk->sk_write_space,
+		.error_report = sock->sk->sk_error_report,
+	};
+	sock_release(sock);
+	return 0;
+}
+
 int __init mp_lwsocket_init(void)
 {
 	mp_lwsocket_cache = KMEM_CACHE(mp_lwsocket,
 				       SLAB_HWCACHE_ALIGN | SLAB_ACCOUNT);
-	return mp_lwsocket_cache ? 0 : -ENOMEM;
+	return mp_lwsocket_cache ? mp_lwsocket_init_callbacks() : -ENOMEM;
 }
 
 static struct mp_lwsocket *mp_lwsocket(struct mp_handle *handle)
@@ -102,13 +148,20 @@ struct mp_lwsocket *mp_lwsocket_alloc(struct mp_channel *channel,
 
 /*
  * Can the connection be an lwsocket?  Not if somebody else has a claim on its
- * callbacks, or expects a file behind it.
+ * callbacks, or expects a file behind it: MPTCP, ULPs (TLS), psocks (sockmap).
+ * Nor if it reports when packets are sent: the reports pile up in the error
+ * queue, charged to the receive buffer, and only recvmsg() takes them out.
  */
 bool mp_lwsocket_eligible(const struct sock *sk)
 {
 	return sk->sk_protocol == IPPROTO_TCP && !sk_is_mptcp(sk) &&
 	       !READ_ONCE(sk->sk_user_data) &&
-	       !inet_csk(sk)->icsk_ulp_ops;
+	       !inet_csk(sk)->icsk_ulp_ops &&
+	       READ_ONCE(sk->sk_state_change) == mp_tcp_callbacks.state_change &&
+	       READ_ONCE(sk->sk_data_ready) == mp_tcp_callbacks.data_ready &&
+	       READ_ONCE(sk->sk_write_space) == mp_tcp_callbacks.write_space &&
+	       READ_ONCE(sk->sk_error_report) == mp_tcp_callbacks.error_report &&
+	       !(READ_ONCE(sk->sk_tsflags) & SOF_TIMESTAMPING_TX_RECORD_MASK);
 }
 
 /* What inet_accept() and sock_graft() do, for an lwsocket */
@@ -125,9 +178,6 @@ void mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
 
 	lock_sock(sk);
 	sock_rps_record_flow(sk);
-	/* A close that lingers would make the whole channel wait. */
-	if (sk->sk_lingertime)
-		sock_reset_flag(sk, SOCK_LINGER);
 
 	write_lock_bh(&sk->sk_callback_lock);
 	rcu_assign_pointer(sk->sk_wq, &sock->wq);
@@ -135,15 +185,21 @@ void mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
 	sk_set_socket(sk, sock);
 	sk->sk_uid = current_fsuid();
 	rcu_assign_sk_user_data(sk, &lw->handle);
-	sk->sk_data_ready = mp_lwsocket_data_ready;
-	sk->sk_write_space = mp_lwsocket_write_space;
-	sk->sk_state_change = mp_lwsocket_changed;
-	sk->sk_error_report = mp_lwsocket_changed;
+	WRITE_ONCE(sk->sk_data_ready, mp_lwsocket_data_ready);
+	WRITE_ONCE(sk->sk_write_space, mp_lwsocket_write_space);
+	WRITE_ONCE(sk->sk_state_change, mp_lwsocket_changed);
+	WRITE_ONCE(sk->sk_error_report, mp_lwsocket_changed);
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
 }
 
-/* Close the connection, if there is one. */
+/*
+ * Close the connection, if there is one.
+ *
+ * SO_LINGER with a time asks close() to wait, which would keep the channel from
+ * its other connections: nobody waits here, as when a process exits.  With no
+ * time it asks for a reset, which the connection gets.
+ */
 void mp_lwsocket_detach(struct mp_handle *handle)
 {
 	struct socket *sock = handle->sock;
@@ -161,8 +217,97 @@ void mp_lwsocket_detach(struct mp_handle *handle)
 	rcu_assign_sk_user_data(sk, NULL);
 	write_unlock_bh(&sk->sk_callback_lock);
 
+	if (unlikely(sock_flag(sk, SOCK_LINGER) && sk->sk_lingertime)) {
+		lock_sock(sk);
+		sock_reset_flag(sk, SOCK_LINGER);
+		release_sock(sk);
+	}
 	ops->release(sock);
 	module_put(ops->owner);
+}
+
+/* A file with a socket that is like the lwsocket's, but without a connection */
+static struct file *mp_lwsocket_new_file(const struct socket *from, int flags)
+{
+	const struct sock *sk = from->sk;
+	struct socket *sock;
+	struct file *file;
+	int err;
+
+	sock = sock_alloc();
+	if (!sock)
+		return ERR_PTR(-ENFILE);
+	sock->type = from->type;
+	sock->ops = from->ops;
+	__module_get(sock->ops->owner);
+	if (test_bit(SOCK_SUPPORT_ZC, &from->flags))
+		set_bit(SOCK_SUPPORT_ZC, &sock->flags);
+
+	/* On failure the socket is released. */
+	file = sock_alloc_file(sock, flags & O_NONBLOCK,
+			       sk->sk_prot_creator->name);
+	if (IS_ERR(file))
+		return file;
+
+	/* Labels the inode, which accept() would do after the listener's. */
+	err = security_socket_post_create(sock, sk->sk_family, sock->type,
+					  sk->sk_protocol, 0);
+	if (err) {
+		fput(file);
+		return ERR_PTR(err);
+	}
+	return file;
+}
+
+/*
+ * Turn an lwsocket without pending commands into a descriptor, which is
+ * returned.  After an error the lwsocket is as it was.
+ *
+ * What the connection has (data, options, errors) is in its struct sock, which
+ * changes hands.  Under its lock TCP does not run, and nobody waits for the new
+ * socket yet, so no wake-up can miss it: whoever polls it first looks at the
+ * state.  Readers that have found the lwsocket under RCU go on with it, as when
+ * it is closed.  SOCK_NOSPACE is not taken along: a writer or poller of the new
+ * socket sets it.
+ */
+int mp_lwsocket_to_fd(struct mp_handle *handle, int flags)
+{
+	struct socket *sock = handle->sock, *newsock;
+	const struct proto_ops *ops = sock->ops;
+	struct sock *sk = sock->sk;
+	struct file *file;
+	int fd;
+
+	lockdep_assert_held(&handle->channel->mutex);
+
+	fd = get_unused_fd_flags(flags);
+	if (fd < 0)
+		return fd;
+	file = mp_lwsocket_new_file(sock, flags);
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(file);
+	}
+	newsock = sock_from_file(file);
+
+	lock_sock(sk);
+	write_lock_bh(&sk->sk_callback_lock);
+	rcu_assign_sk_user_data(sk, NULL);
+	WRITE_ONCE(sk->sk_state_change, mp_tcp_callbacks.state_change);
+	WRITE_ONCE(sk->sk_data_ready, mp_tcp_callbacks.data_ready);
+	WRITE_ONCE(sk->sk_write_space, mp_tcp_callbacks.write_space);
+	WRITE_ONCE(sk->sk_error_report, mp_tcp_callbacks.error_report);
+	write_unlock_bh(&sk->sk_callback_lock);
+	sock_graft(sk, newsock);
+	newsock->state = SS_CONNECTED;
+	/* What is left is an lwsocket without a connection. */
+	sock->sk = NULL;
+	release_sock(sk);
+
+	module_put(ops->owner);
+	mp_handle_drop(handle);
+	fd_install(fd, file);
+	return fd;
 }
 
 void mp_lwsocket_free(struct mp_handle *handle)
