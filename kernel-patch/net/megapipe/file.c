@@ -205,7 +205,9 @@ int mp_file_register(struct mp_channel *channel,
 		goto out_put;
 
 	sock = sock_from_file(file);
-	if (sock && inet_sk_state_load(sock->sk) == TCP_LISTEN)
+	if (sock && !sock->sk)
+		ret = -EOPNOTSUPP;
+	else if (sock && inet_sk_state_load(sock->sk) == TCP_LISTEN)
 		ret = mp_accept_register(channel, file, sock, reg);
 	else if (sock || mp_file_never_blocks(file))
 		ret = mp_file_new(channel, file, sock, reg);

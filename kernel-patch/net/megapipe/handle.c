@@ -100,7 +100,8 @@ void mp_handle_init(struct mp_handle *handle, struct mp_channel *channel,
 	handle->sock = sock;
 	handle->kind = kind;
 	handle->dead = false;
-	handle->tcp = sock && sock->sk && sk_is_tcp(sock->sk);
+	/* An lwsocket has no sock yet; it will be TCP's. */
+	handle->tcp = kind == MP_KIND_LWSOCKET || (sock && sk_is_tcp(sock->sk));
 	handle->disconnect = false;
 	handle->cancel = 0;
 	handle->read_op = 0;
