@@ -33,6 +33,8 @@
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 
+#include "../../kselftest.h"
+
 #define NR_OPS		MEGAPIPE_OP_LAST
 #define NR_IOCTLS	9
 #define NR_ERRNO	134
@@ -220,7 +222,7 @@ static uint32_t bad_number(struct thread *t)
 
 	if (one_in(t, 4))
 		return next_random(&t->rng);
-	return numbers[below(t, sizeof(numbers) / sizeof(numbers[0]))];
+	return numbers[below(t, ARRAY_SIZE(numbers))];
 }
 
 /*
@@ -234,7 +236,7 @@ static void count(uint64_t *counter, uint64_t n)
 
 static void broken(const char *what, long value)
 {
-	printf("# broken: %s: %ld\n", what, value);
+	printf("# impossible: %s: %ld\n", what, value);
 	fflush(stdout);
 	count(&totals->broken, 1);
 }
