@@ -23,14 +23,14 @@ export ACCEL
 MAKEFLAGS += --no-builtin-rules
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-unit lint deps venv tree kernel lib apps load plugin all report \
+.PHONY: help reproduce test test-kernel test-unit lint deps venv tree kernel lib apps load plugin all report \
 	clean distclean
 
 help: ## list the targets
 	@echo 'make TARGET [TESTBED=local] [SCALE=quick|smoke|full] [ONLY=experiment]'
 	@echo '            [ACCEL=auto|tcg|kvm] [CONFIG=vm|debug|...] [JOBS=n]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 reproduce: plan all ## from nothing to the report: install, build, run, draw
 	@$(MEGABENCH) run --report --testbed $(TESTBED) --scale $(SCALE) $(EXPERIMENTS)
@@ -80,6 +80,10 @@ test: all ## build everything, the debug kernel too, and run all tests (an hour 
 	@scripts/packages.sh ensure test
 	@$(MAKE) --no-print-directory kernel CONFIG=debug
 	@MEGAPIPE_KERNELS="vm debug" $(PYTEST) $(TESTS)
+
+STAGES ?=
+test-kernel: all ## all proof of the kernel side, hours of it: STAGES="ordinary debug kcsan ..."
+	@scripts/test-kernel.sh $(BUILD) $(JOBS) $(STAGES)
 
 test-unit: venv ## run the tests that need no virtual machine, root or network
 	@$(PYTEST) -m 'not vm' $(TESTS)

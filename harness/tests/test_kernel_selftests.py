@@ -8,6 +8,7 @@ scales the programs' loops. What they print is kept in build/test-kernel/<kernel
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -118,7 +119,42 @@ def test_program(kernel: Kernel, program: str) -> None:
     assert status == 0, said
 
 
+@pytest.mark.usefixtures("leak_free_start")
+def test_kunit(kernel: Kernel) -> None:
+    """The tests that are in the kernel have run when it booted."""
+    results = "/sys/kernel/debug/kunit/megapipe/results"
+    script = f"{DEBUGFS}; cat {results}"
+    done = kernel.guest.run(["sh", "-c", script], timeout=60, check=False)
+    if done.exit_status:
+        pytest.skip("this kernel has none")
+    assert "ok 1 " in done.stdout
+    assert "not ok" not in done.stdout, done.stdout
+
+
 def test_nothing_leaked(kernel: Kernel, leak_free_start: bool) -> None:
     if not leak_free_start:
         pytest.skip("this kernel has no kmemleak")
     assert not leaks(kernel.guest)
+
+
+def test_coverage(kernel: Kernel) -> None:
+    """The programs before this one have run nearly every line of net/megapipe."""
+    if kernel.name != "coverage":
+        pytest.skip("this kernel does not count lines")
+    # Files of debugfs have no size: tar cannot read them, cat can.
+    script = (
+        f"mkdir -p {GUEST}/gcov && cd {GUEST}/gcov && "
+        "find /sys/kernel/debug/gcov -path '*/net/megapipe/*.gcda' | "
+        'while read -r file; do cat "$file" >"${file##*/}"; done; ls'
+    )
+    files = kernel.guest.run(["sh", "-c", script], timeout=120).stdout.split()
+    assert files
+    counters = kernel.logs / "gcov"
+    for name in files:
+        kernel.guest.get(f"{GUEST}/gcov/{name}", counters / name)
+    objects = paths.build() / "kernel-coverage/net/megapipe"
+    argv = [sys.executable, str(ROOT / "kernel-patch/scripts/coverage.py"), "--least", "90"]
+    argv += ["--objects", str(objects), "--counters", str(counters)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    (kernel.logs / "coverage.txt").write_text(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
