@@ -36,7 +36,7 @@ struct worker {
 	pthread_t thread;
 	unsigned int index;
 	int cpu;
-	int listener;			/* shared by all */
+	int listener;			/* shared by all, or one of its own */
 	int stop_fd;			/* readable once the server is to end */
 	_Atomic bool stop;		/* the same, for those that cannot poll */
 	_Atomic bool ended;
@@ -48,6 +48,8 @@ struct api {
 	const char *name;
 	bool has_channels;		/* takes the switches of MegaPipe */
 	bool knows_foreign;		/* counts foreign_accepts at no cost */
+	bool hides_sockets;		/* connections are no descriptors */
+	bool own_listeners;		/* one for each thread, by SO_REUSEPORT */
 
 	/*
 	 * In the worker's thread, on its CPU: make what it needs, listen, and
@@ -87,6 +89,8 @@ static inline void count_bytes(struct worker *w, uint64_t *bytes, uint64_t n)
 }
 
 extern const struct api api_epoll;
+extern const struct api api_reuseport;
+extern const struct api api_io_uring;
 
 /* Only where libmegapipe is: else its address is NULL, and the row is absent. */
 extern const struct api api_megapipe __attribute__((weak));

@@ -2,6 +2,8 @@
 /*
  * epoll, the paper's baseline: one listening socket in every thread's epoll
  * instance, level-triggered; a connection stays with the thread that accepted it.
+ * reuseport is the same with a listening socket for each thread (SO_REUSEPORT),
+ * among which the kernel spreads the connections.
  *
  * One accept4() for each time the listener is reported: trying until EAGAIN would
  * make and throw away a socket every time, and cost this interface more.
@@ -291,6 +293,14 @@ static void epoll_close(struct worker *w)
 
 const struct api api_epoll = {
 	.name = "epoll",
+	.open = epoll_open,
+	.run = epoll_run,
+	.close = epoll_close,
+};
+
+const struct api api_reuseport = {
+	.name = "reuseport",
+	.own_listeners = true,
 	.open = epoll_open,
 	.run = epoll_run,
 	.close = epoll_close,

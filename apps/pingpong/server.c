@@ -30,6 +30,8 @@
 
 static const struct api *const apis[] = {
 	&api_epoll,
+	&api_reuseport,
+	&api_io_uring,
 	&api_megapipe,
 };
 
@@ -66,6 +68,8 @@ static const struct api *find_api(const struct options *o)
 		if (o->channel_switch && !apis[i]->has_channels)
 			usage_error("--no-partition, --batch and --no-lwsocket mean nothing to "
 				    "--api %s", o->api);
+		if (o->count_foreign && apis[i]->hides_sockets)
+			usage_error("--count-foreign asks descriptors: --api %s has none", o->api);
 		return apis[i];
 	}
 	usage_error("--api: no '%s'; this build has: %s", o->api, api_names());
@@ -86,7 +90,7 @@ static _Noreturn void die_listening(const struct options *o, const char *step)
 	exit(1);
 }
 
-static int open_listener(struct options *o)
+static int open_listener(struct options *o, bool reuseport)
 {
 	const struct addrinfo hints = {
 		.ai_socktype = SOCK_STREAM,
@@ -106,7 +110,8 @@ static int open_listener(struct options *o)
 	fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	/* Accepted sockets inherit TCP_NODELAY: no interface pays for it. */
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
+	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 ||
+	    (reuseport && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0))
 		die_listening(o, "make a socket for");
 	if (bind(fd, found->ai_addr, found->ai_addrlen) < 0)
 		die_listening(o, "bind");
@@ -154,7 +159,7 @@ static void *worker_thread(void *arg)
 
 static void start_workers(void)
 {
-	const struct options *o = &server.options;
+	struct options *o = &server.options;
 	char what[160];
 	int err;
 
@@ -171,7 +176,9 @@ static void start_workers(void)
 		w->api = server.api;
 		w->index = i;
 		w->cpu = o->cpus[i];
-		w->listener = server.listener;
+		/* By now the port is known, whatever was asked for. */
+		w->listener = i && server.api->own_listeners ? open_listener(o, true) :
+							       server.listener;
 		w->stop_fd = server.stop_fd;
 		err = pthread_create(&w->thread, NULL, worker_thread, w);
 		if (err)
@@ -309,7 +316,7 @@ int main(int argc, char **argv)
 	server.stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (server.stop_fd < 0)
 		die(1, "eventfd", errno);
-	server.listener = open_listener(&server.options);
+	server.listener = open_listener(&server.options, server.api->own_listeners);
 	start_workers();
 	print_ready();
 
