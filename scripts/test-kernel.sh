@@ -63,7 +63,7 @@ stage_kcsan() {
 
 stage_coverage() {
 	kernel coverage
-	selftests coverage 1 3600
+	selftests coverage 0.5 7200
 	cat "$logs/coverage/coverage.txt"
 }
 
