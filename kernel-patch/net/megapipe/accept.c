@@ -195,7 +195,8 @@ static bool mp_accept_queue_empty(const struct mp_listener *l,
 {
 	if (likely(l->plain))
 		return reqsk_queue_empty(&inet_csk(sock->sk)->icsk_accept_queue);
-	/* Also "not empty" after shutdown(), for accept() to say so */
+	if (sock->sk->sk_family == AF_UNIX)
+		return skb_queue_empty_lockless(&sock->sk->sk_receive_queue);
 	return !(READ_ONCE(sock->ops)->poll(l->file.file, sock, NULL) &
 		 EPOLLIN);
 }
@@ -419,10 +420,13 @@ out_retire:
 	return ret;
 }
 
-/* shutdown() of a listening socket ends it. */
+/* shutdown() of a listening socket ends it; AF_UNIX keeps its state then. */
 static bool mp_accept_listening(const struct mp_listener *l)
 {
-	return inet_sk_state_load(l->file.handle.sock->sk) == TCP_LISTEN;
+	const struct sock *sk = l->file.handle.sock->sk;
+
+	return inet_sk_state_load(sk) == TCP_LISTEN &&
+	       !(READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN);
 }
 
 static u16 mp_accept_flags(const struct mp_listener *l, int ret)
@@ -468,8 +472,15 @@ void mp_accept_run(struct mp_handle *handle)
 			ret = mp_accept_lwsocket(l, sock);
 		else
 			ret = mp_accept_fd(l, sock, NULL);
-		if (ret == -EAGAIN)	/* another channel was faster */
-			continue;
+		if (ret == -EAGAIN) {	/* another channel was faster */
+			if (likely(l->plain))
+				continue;
+			/*
+			 * Maybe the protocol's poll() and accept() differ.  Then
+			 * this waits for an event, rather than spin.
+			 */
+			break;
+		}
 		if (ret >= 0)
 			channel->stats.accepts++;
 		if (ret < 0 || (!l->forever && !--l->count))
