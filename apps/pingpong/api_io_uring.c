@@ -87,7 +87,7 @@ static int enter(struct worker *w, unsigned int wait_for)
 	return 0;
 }
 
-static struct io_uring_sqe *prepare(struct worker *w, enum request request, uint32_t index)
+static struct io_uring_sqe *prepare(struct worker *w, enum request kind, uint32_t index)
 {
 	struct io_uring_state *s = w->state;
 	unsigned int tail = *s->sq_tail;
@@ -97,7 +97,7 @@ static struct io_uring_sqe *prepare(struct worker *w, enum request request, uint
 	while (s->to_submit > s->sq_mask)
 		enter(w, 0);
 	memset(sqe, 0, sizeof(*sqe));
-	sqe->user_data = (uint64_t)request << 32 | index;
+	sqe->user_data = (uint64_t)kind << 32 | index;
 	/* Only this thread submits, by a system call: no barrier is needed. */
 	*s->sq_tail = tail + 1;
 	s->to_submit++;

@@ -179,10 +179,11 @@ class Builds:
         return sorted(names)
 
     def targets(self, have: dict[str, str]) -> list[str]:
+        objects = self.objects_of(have, self.edited)
         if self.whole:
-            return [name for name in WHOLE if have.get(OPTIONAL.get(name, ""), "y") != "n"]
-        ours = ["net/megapipe/"] if have.get("MEGAPIPE") == "y" else []
-        return self.objects_of(have, self.edited) + ours
+            folders = [name for name in WHOLE if have.get(OPTIONAL.get(name, ""), "y") != "n"]
+            return folders + [name for name in objects if not name.startswith(tuple(folders))]
+        return objects + (["net/megapipe/"] if have.get("MEGAPIPE") == "y" else [])
 
     # The proofs: each returns what it has shown, or raises CheckError
 
@@ -207,24 +208,19 @@ class Builds:
                 for old in objects.glob("net/**/*.o"):
                     old.unlink()
             self.make(tree, objects, targets, variant)
-        if self.whole:
-            roots = [folder.rstrip("/") for folder in targets]
-            names = sorted(
-                str(path.relative_to(places["linux-stock"]))
-                for root in roots
-                for path in (places["linux-stock"] / root).rglob("*.o")
-            )
-            mine = {
-                str(path.relative_to(places["linux"]))
-                for root in roots
-                for path in (places["linux"] / root).rglob("*.o")
-            }
-            if extra := sorted(mine - set(names)):
-                raise CheckError(
-                    "objects that the untouched kernel does not have: " + " ".join(extra)
+        found = {
+            name: {
+                str(path.relative_to(objects))
+                for target in targets
+                for path in (
+                    (objects / target).rglob("*.o") if target.endswith("/") else [objects / target]
                 )
-        else:
-            names = [name for name in targets if name.endswith(".o")]
+            }
+            for name, objects in places.items()
+        }
+        if extra := sorted(found["linux"] ^ found["linux-stock"]):
+            raise CheckError("objects that only one kernel has: " + " ".join(extra))
+        names = sorted(found["linux"])
         wrong = []
         for name in names:
             if parts := differences(places["linux"] / name, places["linux-stock"] / name):
