@@ -12,7 +12,8 @@
 #   fuzz       10 million commands on the debug kernel, in rounds
 #   kill       owners killed as fast as they restart, on both kernels
 #   check      checkpatch, sparse, the series, every configuration and hook
-#   peers      the kernel's own selftests, patched against untouched
+#   peers      the kernel's own selftests, and what programs without MegaPipe
+#              pay in instructions: patched against untouched
 # shellcheck disable=SC2317 # stages are called by their names
 set -euo pipefail
 
@@ -92,7 +93,8 @@ stage_check() {
 }
 
 stage_peers() {
-	make --no-print-directory -C kernel-patch peers JOBS="$jobs" \
+	scripts/packages.sh ensure peers
+	make --no-print-directory -C kernel-patch peers peers-cost JOBS="$jobs" \
 		LINUX_TARBALL="$build/cache/linux-source.tar.xz"
 }
 
