@@ -16,8 +16,9 @@
  * (mp_tofd(), options, addresses, mp_listener()) act after its requests.
  *
  * Buffers.  What a request reads from or writes to belongs to the kernel until
- * the completion.  Arrays that only describe it (struct iovec, the address of
- * mp_connect() and mp_sendto()) are copied and may be reused at once.
+ * the completion or, if the handle is given up before, until mp_flush().  Arrays
+ * that only describe it (struct iovec, the address of mp_connect() and
+ * mp_sendto()) are copied and may be reused at once.
  *
  * Threads.  A channel is used by one thread at a time, usually the one pinned
  * to the CPU that it stands for.  mp_set_shared() lets threads use it together.
