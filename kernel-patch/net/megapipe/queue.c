@@ -12,6 +12,7 @@
 #include <linux/hrtimer.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
+#include <linux/task_work.h>
 #include <linux/uaccess.h>
 #include <trace/events/megapipe.h>
 
@@ -134,6 +135,12 @@ static int mp_queue_wait(struct mp_channel *channel, ktime_t *deadline)
 		return 0;
 	channel->stats.sleeps++;
 	mutex_unlock(&channel->mutex);
+	/*
+	 * What a CLOSE has closed is released by the task on its way to user
+	 * space: do not keep the peer waiting for it until something happens.
+	 */
+	if (task_work_pending(current))
+		task_work_run();
 
 	prepare_to_wait_exclusive(&channel->wait, &wait, TASK_INTERRUPTIBLE);
 	if (signal_pending(current))

@@ -371,4 +371,25 @@ TEST_F(file, handle__holds_its_file)
 	close(fds[1]);
 }
 
+/*
+ * Both ends in one channel: the read of one ends when the other is closed, in
+ * the same dispatch, which has nothing else to wait for.
+ */
+TEST_F(file, close__takes_effect_while_the_dispatch_waits)
+{
+	struct megapipe_event event = {};
+	struct megapipe_cmd cmds[2];
+	int fds[2];
+	char buf;
+
+	mp_must(socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
+	cmds[0] = mp_cmd_read(mp_register(self->channel, fds[0], 1), &buf, 1);
+	cmds[1] = mp_cmd_close(mp_register(self->channel, fds[1], 2));
+	EXPECT_EQ(mp_dispatch(self->channel, cmds, 2, &event, 1, 1,
+			      MP_DEADLINE_NS / 4, NULL), 1);
+	EXPECT_EQ(event.cookie, 1);
+	EXPECT_EQ(event.res, 0);
+	close(fds[0]);
+}
+
 TEST_HARNESS_MAIN
