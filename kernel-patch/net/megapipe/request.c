@@ -44,24 +44,25 @@ struct mp_request *mp_request_vectors(const struct megapipe_cmd *cmd,
 	struct iovec *iov;
 	ssize_t len;
 
-	if (cmd->arg || cmd->aux)
+	if (cmd->len > UIO_MAXIOV || cmd->arg || cmd->aux)
 		return ERR_PTR(-EINVAL);
 	request = mp_request_alloc();
 	if (IS_ERR(request))
 		return request;
 
+	/* An array of import_iovec()'s own would be charged to nobody. */
 	iov = request->fast;
-	len = import_iovec(direction, u64_to_user_ptr(cmd->addr), cmd->len,
-			   ARRAY_SIZE(request->fast), &iov, &request->iter);
-	if (len < 0) {
-		kfree(request);
-		return ERR_PTR(len);
+	if (cmd->len > ARRAY_SIZE(request->fast)) {
+		iov = kmalloc_array(cmd->len, sizeof(*iov), GFP_KERNEL_ACCOUNT);
+		request->vectors = iov;
 	}
-	request->vectors = iov;
+	len = iov ? import_iovec(direction, u64_to_user_ptr(cmd->addr),
+				 cmd->len, cmd->len, &iov, &request->iter) :
+		    -ENOMEM;
 	/* 0 bytes would complete like the end of the file. */
-	if (!len) {
+	if (len <= 0) {
 		mp_request_free(request);
-		return ERR_PTR(-EINVAL);
+		return ERR_PTR(len ?: -EINVAL);
 	}
 	return request;
 }

@@ -17,7 +17,7 @@ struct megapipe_cmd;
 /**
  * struct mp_request - a pending command other than READ and WRITE
  * @iter: READV, RECVFROM, WRITEV, SENDTO: what is left to read or write
- * @vectors: READV, WRITEV: the array behind @iter, if it is not @fast
+ * @vectors: READV, WRITEV: the array behind @iter, if @fast is too short
  * @file: SENDFILE: the file, with a reference; otherwise NULL
  * @pos: SENDFILE: where in it
  * @name: RECVFROM: room for the sender's address

@@ -48,6 +48,7 @@
  *	file, beginning at byte @arg of it.  Fewer bytes also at the file's end.
  * @MEGAPIPE_OP_POLL: wait until the handle is ready for one of the EPOLL* events
  *	in @aux, or has an error or was hung up.  @res is what it is ready for.
+ *	Not for listening handles.
  * @MEGAPIPE_OP_DISCONNECT: after a pending write, end the sending direction, as
  *	shutdown(SHUT_WR) does; what the peer sends can still be read.  Frees and
  *	unregisters nothing.
@@ -148,7 +149,8 @@ struct megapipe_event {
  * @max_events: room for completions
  * @min_events: completions to wait for (at most @max_events); 0: do not wait
  * @done_cmds: out: commands consumed.  Fewer than @nr_cmds only when there was
- *	no room to report another failure: send the rest again.
+ *	no room to report another failure: send the rest again.  Or when the
+ *	rest cannot be read: sent again, it fails with -EFAULT.
  * @timeout_ns: longest wait; negative: no limit
  * @sigmask: user address of a signal mask for the time of the call, as in
  *	epoll_pwait(); 0: leave the mask
