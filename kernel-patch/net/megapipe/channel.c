@@ -9,6 +9,7 @@
 #include <linux/poll.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <net/megapipe.h>
@@ -33,11 +34,14 @@ static int mp_channel_open(struct inode *inode, struct file *file)
 	if (!channel)
 		return -ENOMEM;
 
-	err = mp_table_init(&channel->handles, rlimit(RLIMIT_NOFILE));
-	if (err) {
-		kfree(channel);
-		return err;
-	}
+	err = mp_limit_open(&channel->limit);
+	if (err)
+		goto out_free;
+	err = mp_table_init(&channel->handles,
+			    min_t(unsigned long, rlimit(RLIMIT_NOFILE),
+				  mp_limit_channel_handles()));
+	if (err)
+		goto out_limit;
 	init_llist_head(&channel->ready);
 	init_waitqueue_head(&channel->wait);
 	mutex_init(&channel->mutex);
@@ -48,6 +52,12 @@ static int mp_channel_open(struct inode *inode, struct file *file)
 
 	file->private_data = channel;
 	return stream_open(inode, file);
+
+out_limit:
+	mp_limit_close(&channel->limit);
+out_free:
+	kfree(channel);
+	return err;
 }
 
 /* No callback can see the channel or its handles any more. */
@@ -63,19 +73,42 @@ static void mp_channel_free(struct work_struct *work)
 	kfree(channel);
 }
 
-static int mp_channel_release(struct inode *inode, struct file *file)
+static void mp_channel_drop_handles(struct mp_channel *channel)
 {
-	struct mp_channel *channel = file->private_data;
 	struct mp_handle *handle;
 	u32 index = 0;
 
-	/* Nobody else is here; the mutex is for lockdep_assert_held(). */
 	mutex_lock(&channel->mutex);
 	while ((handle = mp_table_next(&channel->handles, &index))) {
 		mp_handle_drop(handle);
 		cond_resched();
 	}
 	mutex_unlock(&channel->mutex);
+}
+
+/*
+ * A descriptor is closed.  A process that dies without having closed its
+ * channel may leave it in a forked child, where nobody can use it: then its
+ * connections are closed, and those that wait in its partitions go to others,
+ * as if it was the last descriptor.  By the time that a dying process closes
+ * its descriptors, its address space has no users and gets none any more.
+ */
+static int mp_channel_flush(struct file *file, fl_owner_t id)
+{
+	struct mp_channel *channel = file->private_data;
+
+	if (!atomic_read(&channel->mm->mm_users))
+		mp_channel_drop_handles(channel);
+	return 0;
+}
+
+static int mp_channel_release(struct inode *inode, struct file *file)
+{
+	struct mp_channel *channel = file->private_data;
+
+	/* Nobody else is here; the mutex is for lockdep_assert_held(). */
+	mp_channel_drop_handles(channel);
+	mp_limit_close(&channel->limit);
 
 	INIT_RCU_WORK(&channel->release, mp_channel_free);
 	queue_rcu_work(system_unbound_wq, &channel->release);
@@ -90,51 +123,159 @@ static __poll_t mp_channel_poll(struct file *file, poll_table *pt)
 	return mp_queue_pending(channel) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
-static long mp_channel_info(struct mp_channel *channel,
-			    struct megapipe_info __user *arg)
+/* The counters now.  Each is right; they need not be of the same moment. */
+static void mp_channel_snapshot(const struct mp_channel *channel,
+				struct megapipe_stats *stats)
 {
-	struct megapipe_info info = {
+	*stats = data_race(channel->stats);
+	stats->handles = data_race(channel->handles.count);
+	stats->lwsockets =
+		data_race(channel->handles.kinds[MP_KIND_LWSOCKET]);
+}
+
+/* MEGAPIPE_IOC_INFO */
+static long mp_channel_info(struct mp_channel *channel, void *arg,
+			    void __user *user)
+{
+	*(struct megapipe_info *)arg = (struct megapipe_info) {
 		.abi_version = MEGAPIPE_ABI_VERSION,
 		.nr_ops = MEGAPIPE_OP_LAST,
 		.max_handles = channel->handles.max,
 		.max_dispatch = MP_MAX_DISPATCH,
+		.max_user_handles = mp_limit_user_max(),
+		.user_handles = mp_limit_user_handles(&channel->limit),
 	};
-
-	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
+	return 0;
 }
 
-static long mp_channel_stats(struct mp_channel *channel,
-			     struct megapipe_stats __user *arg)
+/* MEGAPIPE_IOC_STATS */
+static long mp_channel_stats(struct mp_channel *channel, void *arg,
+			     void __user *user)
 {
-	struct megapipe_stats stats;
-
-	if (mutex_lock_killable(&channel->mutex))
-		return -EINTR;
-	stats = channel->stats;
-	stats.handles = channel->handles.count;
-	mutex_unlock(&channel->mutex);
-
-	return copy_to_user(arg, &stats, sizeof(stats)) ? -EFAULT : 0;
+	mp_channel_snapshot(channel, arg);
+	return 0;
 }
 
-static long mp_channel_register(struct mp_channel *channel,
-				struct megapipe_register __user *arg)
+/* MEGAPIPE_IOC_REGISTER */
+static long mp_channel_register(struct mp_channel *channel, void *arg,
+				void __user *user)
 {
-	struct megapipe_register reg;
+	const struct megapipe_register *reg = arg;
 	long ret;
 
-	if (copy_from_user(&reg, arg, sizeof(reg)))
-		return -EFAULT;
-	if (reg.flags & ~MEGAPIPE_REG_PARTITION || reg.resv)
+	if (reg->flags & ~MEGAPIPE_REG_PARTITION || reg->resv)
 		return -EINVAL;
-	if (!(reg.flags & MEGAPIPE_REG_PARTITION) &&
-	    (reg.cpu_mask || reg.cpu_mask_size))
+	if (!(reg->flags & MEGAPIPE_REG_PARTITION) &&
+	    (reg->cpu_mask || reg->cpu_mask_size))
 		return -EINVAL;
 
 	if (mutex_lock_killable(&channel->mutex))
 		return -EINTR;
-	ret = mp_file_register(channel, &reg);
+	ret = mp_file_register(channel, reg);
 	mutex_unlock(&channel->mutex);
+	return ret;
+}
+
+/**
+ * union mp_ioctl_arg - room for the structure of any ioctl but DISPATCH
+ * @info: MEGAPIPE_IOC_INFO
+ * @stats: MEGAPIPE_IOC_STATS
+ * @reg: MEGAPIPE_IOC_REGISTER
+ * @opt: MEGAPIPE_IOC_SETSOCKOPT, MEGAPIPE_IOC_GETSOCKOPT
+ * @name: MEGAPIPE_IOC_SOCKNAME
+ * @tofd: MEGAPIPE_IOC_TOFD
+ */
+union mp_ioctl_arg {
+	struct megapipe_info		info;
+	struct megapipe_stats		stats;
+	struct megapipe_register	reg;
+	struct megapipe_sockopt		opt;
+	struct megapipe_sockname	name;
+	struct megapipe_tofd		tofd;
+};
+
+/**
+ * struct mp_ioctl - an ioctl other than DISPATCH
+ * @cmd: MEGAPIPE_IOC_*
+ * @min: bytes that the program's structure must have
+ * @run: what it does with the structure, which was copied in, and is copied
+ *	out if @cmd says so and there was no error.  @user is where from.
+ *
+ * Structures grow at the end, so programs may have longer ones, if what this
+ * kernel does not know is zero, or shorter ones; what they lack is zero.
+ */
+struct mp_ioctl {
+	unsigned int	cmd;
+	unsigned int	min;
+	long		(*run)(struct mp_channel *channel, void *arg,
+			       void __user *user);
+};
+
+static const struct mp_ioctl mp_ioctls[] = {
+	{
+		.cmd	= MEGAPIPE_IOC_INFO,
+		.min	= offsetofend(struct megapipe_info, max_dispatch),
+		.run	= mp_channel_info,
+	},
+	{
+		.cmd	= MEGAPIPE_IOC_STATS,
+		.min	= offsetofend(struct megapipe_stats, lwsockets),
+		.run	= mp_channel_stats,
+	},
+	{
+		.cmd	= MEGAPIPE_IOC_REGISTER,
+		.min	= offsetofend(struct megapipe_register, cookie),
+		.run	= mp_channel_register,
+	},
+	{
+		.cmd	= MEGAPIPE_IOC_SETSOCKOPT,
+		.min	= offsetofend(struct megapipe_sockopt, value),
+		.run	= mp_sockopt_set,
+	},
+	{
+		.cmd	= MEGAPIPE_IOC_GETSOCKOPT,
+		.min	= offsetofend(struct megapipe_sockopt, value),
+		.run	= mp_sockopt_get,
+	},
+	{
+		.cmd	= MEGAPIPE_IOC_SOCKNAME,
+		.min	= offsetofend(struct megapipe_sockname, len),
+		.run	= mp_sockopt_name,
+	},
+	{
+		.cmd	= MEGAPIPE_IOC_TOFD,
+		.min	= offsetofend(struct megapipe_tofd, flags),
+		.run	= mp_sockopt_tofd,
+	},
+};
+
+static unsigned int mp_ioctl_unsized(unsigned int cmd)
+{
+	return cmd & ~IOCSIZE_MASK;
+}
+
+static long mp_ioctl_run(struct mp_channel *channel,
+			 const struct mp_ioctl *ioctl, void __user *user,
+			 size_t size)
+{
+	size_t known = _IOC_SIZE(ioctl->cmd);
+	union mp_ioctl_arg arg;
+	long ret;
+
+	if (size < ioctl->min)
+		return -EINVAL;
+	memset(&arg, 0, sizeof(arg));
+	if (_IOC_DIR(ioctl->cmd) & _IOC_WRITE) {
+		ret = copy_struct_from_user(&arg, known, user, size);
+		if (ret)
+			return ret;
+	}
+	ret = ioctl->run(channel, &arg, user);
+	if (ret < 0 || !(_IOC_DIR(ioctl->cmd) & _IOC_READ))
+		return ret;
+	if (copy_to_user(user, &arg, min(size, known)) ||
+	    (size > known && clear_user(user + known, size - known)))
+		return -EFAULT;
 	return ret;
 }
 
@@ -142,40 +283,72 @@ static long mp_channel_ioctl(struct file *file, unsigned int cmd,
 			     unsigned long arg)
 {
 	struct mp_channel *channel = file->private_data;
-	void __user *argp = (void __user *)arg;
+	void __user *user = (void __user *)arg;
+	unsigned int i;
 
 	/* Buffers are addresses of the address space that opened it. */
 	if (current->mm != channel->mm)
 		return -EPERM;
 
-	switch (cmd) {
-	case MEGAPIPE_IOC_DISPATCH:
-		return mp_queue_dispatch(channel, argp);
-	case MEGAPIPE_IOC_REGISTER:
-		return mp_channel_register(channel, argp);
-	case MEGAPIPE_IOC_INFO:
-		return mp_channel_info(channel, argp);
-	case MEGAPIPE_IOC_SETSOCKOPT:
-		return mp_sockopt_set(channel, argp);
-	case MEGAPIPE_IOC_GETSOCKOPT:
-		return mp_sockopt_get(channel, argp);
-	case MEGAPIPE_IOC_SOCKNAME:
-		return mp_sockopt_name(channel, argp);
-	case MEGAPIPE_IOC_TOFD:
-		return mp_sockopt_tofd(channel, argp);
-	case MEGAPIPE_IOC_STATS:
-		return mp_channel_stats(channel, argp);
-	}
-	return -ENOTTY;
+	if (likely(cmd == MEGAPIPE_IOC_DISPATCH))
+		return mp_queue_dispatch(channel, user,
+					 sizeof(struct megapipe_dispatch));
+	for (i = 0; i < ARRAY_SIZE(mp_ioctls); i++)
+		if (mp_ioctl_unsized(cmd) == mp_ioctl_unsized(mp_ioctls[i].cmd))
+			return mp_ioctl_run(channel, &mp_ioctls[i], user,
+					    _IOC_SIZE(cmd));
+	if (mp_ioctl_unsized(cmd) != mp_ioctl_unsized(MEGAPIPE_IOC_DISPATCH))
+		return -ENOTTY;
+	if (_IOC_SIZE(cmd) < offsetofend(struct megapipe_dispatch, done_cmds))
+		return -EINVAL;
+	return mp_queue_dispatch(channel, user, _IOC_SIZE(cmd));
 }
+
+#ifdef CONFIG_PROC_FS
+static void mp_channel_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	const struct mp_channel *channel = file->private_data;
+	struct megapipe_stats stats;
+	unsigned int i;
+
+	mp_channel_snapshot(channel, &stats);
+	seq_printf(m, "abi:\t%u\n", MEGAPIPE_ABI_VERSION);
+	seq_printf(m, "channel:\t%llu\n", channel->id);
+	seq_printf(m, "handles:\t%llu\n", stats.handles);
+	seq_printf(m, "max_handles:\t%u\n", channel->handles.max);
+	seq_printf(m, "files:\t%u\n",
+		   data_race(channel->handles.kinds[MP_KIND_FILE]));
+	seq_printf(m, "listeners:\t%u\n",
+		   data_race(channel->handles.kinds[MP_KIND_LISTENER]));
+	seq_printf(m, "lwsockets:\t%llu\n", stats.lwsockets);
+	seq_printf(m, "partitions:\t%u\n", data_race(channel->partitions));
+	seq_printf(m, "dispatches:\t%llu\n", stats.dispatches);
+	seq_printf(m, "commands:\t%llu\n", stats.commands);
+	seq_printf(m, "completions:\t%llu\n", stats.events);
+	seq_printf(m, "sleeps:\t%llu\n", stats.sleeps);
+	seq_printf(m, "accepts:\t%llu\n", stats.accepts);
+	seq_printf(m, "accepts_foreign:\t%llu\n", stats.accepts_foreign);
+	seq_printf(m, "migrated_in:\t%llu\n", stats.migrated_in);
+	/* Dispatches with 0, 1, 2-3, 4-7, ... completions */
+	seq_puts(m, "batches:\t");
+	for (i = 0; i < MP_BATCH_SIZES; i++)
+		seq_printf(m, "%s%llu", i ? " " : "",
+			   data_race(channel->batches[i]));
+	seq_putc(m, '\n');
+}
+#endif
 
 const struct file_operations megapipe_channel_fops = {
 	.owner		= THIS_MODULE,
 	.open		= mp_channel_open,
+	.flush		= mp_channel_flush,
 	.release	= mp_channel_release,
 	.poll		= mp_channel_poll,
 	.unlocked_ioctl	= mp_channel_ioctl,
 	.compat_ioctl	= compat_ptr_ioctl,
+#ifdef CONFIG_PROC_FS
+	.show_fdinfo	= mp_channel_show_fdinfo,
+#endif
 };
 
 bool megapipe_is_channel(const struct file *file)

@@ -18,6 +18,7 @@ enum mp_kind {
 	MP_KIND_FILE,		/* struct mp_file */
 	MP_KIND_LISTENER,	/* struct mp_listener */
 	MP_KIND_LWSOCKET,	/* struct mp_lwsocket */
+	MP_NR_KINDS,
 };
 
 /* Bits of mp_handle.events */
@@ -92,11 +93,13 @@ struct mp_handle {
 };
 
 #define MP_SLOTS_PER_PAGE	256
+/* A freed slot is used again after as many others */
+#define MP_MIN_FREE		1024
 
 /**
  * struct mp_slot - an entry of the handle table
  * @handle: the handle, or NULL
- * @next_free: next free slot + 1, when free
+ * @next_free: the slot that was freed next, when free
  * @generation: bits 20-29 of the handle's number; never 0
  */
 struct mp_slot {
@@ -110,15 +113,19 @@ struct mp_slot {
  * @pages: arrays of MP_SLOTS_PER_PAGE slots, allocated when first needed
  * @max: handles allowed
  * @used: slots that were ever used
- * @first_free: head of the free slots + 1; the last freed is used next
+ * @first_free: of the free slots among these, the one that was freed first
+ * @last_free: and last; both mean nothing if @used equals @count
  * @count: handles now
+ * @kinds: of these, how many of each enum mp_kind
  */
 struct mp_table {
 	struct mp_slot		**pages;
 	u32			max;
 	u32			used;
 	u32			first_free;
+	u32			last_free;
 	u32			count;
+	u32			kinds[MP_NR_KINDS];
 };
 
 /* handle.c APIs */

@@ -80,6 +80,7 @@
 #include <linux/miscdevice.h>
 
 #include "channel.h"
+#include "limit.h"
 #include "lwsocket.h"
 
 #define CREATE_TRACE_POINTS
@@ -88,7 +89,7 @@
 static struct miscdevice megapipe_device = {
 	.minor	= MISC_DYNAMIC_MINOR,
 	.name	= "megapipe",
-	.mode	= 0600,
+	.mode	= 0666,
 	.fops	= &megapipe_channel_fops,
 };
 
@@ -99,6 +100,7 @@ static int __init megapipe_init(void)
 	err = mp_lwsocket_init();
 	if (err)
 		return err;
+	mp_limit_init();
 	return misc_register(&megapipe_device);
 }
 device_initcall(megapipe_init);

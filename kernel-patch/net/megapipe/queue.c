@@ -9,6 +9,8 @@
  * program that does not keep up.
  */
 
+#include <linux/bitops.h>
+#include <linux/compat.h>
 #include <linux/hrtimer.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
@@ -90,13 +92,21 @@ static struct mp_handle *mp_queue_next(struct mp_channel *channel)
 	return llist_entry(node, struct mp_handle, ready);
 }
 
-static void mp_queue_run(struct mp_channel *channel)
+/*
+ * Look once at each handle that is on the run list now, while there is room.
+ * Those that queue themselves again wait for the next pass.
+ */
+static void mp_queue_pass(struct mp_channel *channel)
 {
+	const struct llist_node *last = channel->run_last;
 	struct mp_handle *handle;
 	unsigned int n = 0;
+	bool end = false;
 	int events;
 
-	while (mp_queue_room(channel) && (handle = mp_queue_next(channel))) {
+	while (!end && mp_queue_room(channel) &&
+	       (handle = mp_queue_next(channel))) {
+		end = &handle->ready == last;
 		if (unlikely(handle->dead)) {
 			mp_handle_free(handle);
 			continue;
@@ -105,13 +115,25 @@ static void mp_queue_run(struct mp_channel *channel)
 		events = atomic_fetch_andnot(MP_EV_READ | MP_EV_WRITE |
 					     MP_EV_QUEUED, &handle->events);
 		mp_handle_run(handle, events);
-		if (!(++n % MP_CHUNK)) {
-			/* A handle may queue itself again and again. */
-			if (signal_pending(current))
-				break;
+		if (!(++n % MP_CHUNK))
 			cond_resched();
-		}
 	}
+}
+
+/*
+ * As many passes as bring completions.  A handle that queues itself again for
+ * nothing must not keep the dispatch from its deadline, or from a signal.
+ */
+static void mp_queue_run(struct mp_channel *channel)
+{
+	struct mp_batch *batch = channel->batch;
+	u32 nr;
+
+	do {
+		nr = batch->nr;
+		mp_queue_pass(channel);
+	} while (channel->run_first && batch->nr != nr &&
+		 mp_queue_room(channel) && !signal_pending(current));
 }
 
 /* Anything for a dispatch to do?  Without the mutex, a hint. */
@@ -123,6 +145,11 @@ bool mp_queue_pending(const struct mp_channel *channel)
 /*
  * Sleep until there is something to do, without the mutex.  Returns 0 if there
  * may be, -ETIME after @deadline, -EINTR for a signal.
+ *
+ * Waiters are exclusive: an event wakes one of them.  Whatever made this one go
+ * on, the caller looks at the lists once more, and on its way out wakes another
+ * one for what is left there (mp_queue_pass_on()), so a wake-up that was meant
+ * for a thread which just gave up is not lost with it.
  */
 static int mp_queue_wait(struct mp_channel *channel, ktime_t *deadline)
 {
@@ -142,7 +169,13 @@ static int mp_queue_wait(struct mp_channel *channel, ktime_t *deadline)
 	if (task_work_pending(current))
 		task_work_run();
 
-	prepare_to_wait_exclusive(&channel->wait, &wait, TASK_INTERRUPTIBLE);
+	/*
+	 * On the wait queue first, then the look at the lists: the barrier in
+	 * here pairs with the one in llist_add() in mp_handle_ready(), and with
+	 * that of wq_has_sleeper() in mp_queue_pass_on().
+	 */
+	prepare_to_wait_exclusive(&channel->wait, &wait,
+				  TASK_INTERRUPTIBLE | TASK_FREEZABLE);
 	if (signal_pending(current))
 		err = -EINTR;
 	else if (mp_queue_pending(channel))
@@ -154,13 +187,25 @@ static int mp_queue_wait(struct mp_channel *channel, ktime_t *deadline)
 	finish_wait(&channel->wait, &wait);
 	cond_resched();
 
-	/*
-	 * Whatever the reason, the caller looks at the lists once more, so a
-	 * wake-up that was meant for this thread is never lost with it.
-	 */
-	mutex_lock(&channel->mutex);
+	/* Another thread may hold it for as long as its buffers are paged in. */
+	batch->locked = !mutex_lock_killable(&channel->mutex);
+	if (!batch->locked)
+		return -EINTR;
 	channel->batch = batch;
 	return err;
+}
+
+/*
+ * What found no room, or was left by a thread that is being killed, is for
+ * whoever waits: a poller of the channel, or another thread.
+ */
+static void mp_queue_pass_on(struct mp_channel *channel)
+{
+	if (unlikely(mp_queue_pending(channel)) &&
+	    /* Its barrier pairs with prepare_to_wait_exclusive(), see there */
+	    wq_has_sleeper(&channel->wait))
+		wake_up_interruptible_poll(&channel->wait,
+					   EPOLLIN | EPOLLRDNORM);
 }
 
 /* Returns the number of commands consumed, or -EFAULT if that is 0. */
@@ -169,7 +214,7 @@ static int mp_queue_run_commands(struct mp_channel *channel,
 {
 	u32 done = 0, n, i;
 
-	while (done < nr) {
+	while (done < nr && !fatal_signal_pending(current)) {
 		n = min_t(u32, nr - done, MP_CHUNK);
 		if (copy_from_user(channel->cmds, cmds + done,
 				   n * sizeof(*cmds)))
@@ -187,13 +232,25 @@ static int mp_queue_check(const struct megapipe_dispatch *d)
 {
 	if (d->nr_cmds > MP_MAX_DISPATCH || d->max_events > MP_MAX_DISPATCH ||
 	    d->min_events > d->max_events || d->done_cmds ||
-	    d->sigmask || d->sigsetsize || d->flags || d->resv)
+	    d->flags || d->resv || (d->sigsetsize && !d->sigmask))
 		return -EINVAL;
 	return 0;
 }
 
-static long mp_queue_dispatch_locked(struct mp_channel *channel,
-				     struct megapipe_dispatch *d)
+/* As in epoll_pwait(); none, if the address is NULL */
+static int mp_queue_set_sigmask(const struct megapipe_dispatch *d)
+{
+#ifdef CONFIG_COMPAT
+	if (in_compat_syscall())
+		return set_compat_user_sigmask(u64_to_user_ptr(d->sigmask),
+					       d->sigsetsize);
+#endif
+	return set_user_sigmask(u64_to_user_ptr(d->sigmask), d->sigsetsize);
+}
+
+/* Returns the number of completions, or an error. */
+static long mp_queue_exchange(struct mp_channel *channel,
+			      struct megapipe_dispatch *d)
 {
 	struct mp_batch batch = {
 		.events = u64_to_user_ptr(d->events),
@@ -202,13 +259,18 @@ static long mp_queue_dispatch_locked(struct mp_channel *channel,
 	ktime_t deadline, *until = NULL;
 	int done, err = 0;
 
+	if (mutex_lock_killable(&channel->mutex))
+		return -EINTR;
+	batch.locked = true;
 	channel->batch = &batch;
 	channel->stats.dispatches++;
 
 	done = mp_queue_run_commands(channel, u64_to_user_ptr(d->cmds),
 				     d->nr_cmds);
-	if (done < 0)
+	if (done < 0) {
+		mutex_unlock(&channel->mutex);
 		return done;
+	}
 	d->done_cmds = done;
 	channel->stats.commands += done;
 
@@ -224,42 +286,43 @@ static long mp_queue_dispatch_locked(struct mp_channel *channel,
 		if (!d->timeout_ns)
 			break;
 		err = mp_queue_wait(channel, until);
+		if (unlikely(!batch.locked))
+			return err;	/* being killed */
 	}
 
 	mp_queue_flush(channel);
 	channel->stats.events += batch.nr;
+	channel->batches[fls(batch.nr)]++;
+	mutex_unlock(&channel->mutex);
 	if (batch.error)
 		return batch.error;
 	return batch.nr ? batch.nr : err == -EINTR ? err : 0;
 }
 
-/* MEGAPIPE_IOC_DISPATCH */
+/* MEGAPIPE_IOC_DISPATCH; the program's structure has @size bytes. */
 long mp_queue_dispatch(struct mp_channel *channel,
-		       struct megapipe_dispatch __user *arg)
+		       struct megapipe_dispatch __user *arg, size_t size)
 {
 	struct megapipe_dispatch d;
 	long ret;
 
-	if (copy_from_user(&d, arg, sizeof(d)))
-		return -EFAULT;
-	ret = mp_queue_check(&d);
+	if (likely(size == sizeof(d)))
+		ret = copy_from_user(&d, arg, sizeof(d)) ? -EFAULT : 0;
+	else
+		ret = copy_struct_from_user(&d, sizeof(d), arg, size);
+	ret = ret ?: mp_queue_check(&d);
+	ret = ret ?: mp_queue_set_sigmask(&d);
 	if (ret)
 		return ret;
 
-	if (mutex_lock_killable(&channel->mutex))
-		return -EINTR;
-	ret = mp_queue_dispatch_locked(channel, &d);
-	mutex_unlock(&channel->mutex);
+	ret = mp_queue_exchange(channel, &d);
+	mp_queue_pass_on(channel);
 
 	/*
-	 * What found no room is for whoever waits: a poller of the channel, or
-	 * another thread.
+	 * The handler runs with the mask of the call.  The signal may be gone:
+	 * reading a signalfd finds out that another thread took it.
 	 */
-	if (unlikely(mp_queue_pending(channel)) &&
-	    wq_has_sleeper(&channel->wait))
-		wake_up_interruptible_poll(&channel->wait,
-					   EPOLLIN | EPOLLRDNORM);
-
+	restore_saved_sigmask_unless(ret == -EINTR && signal_pending(current));
 	if (put_user(d.done_cmds, &arg->done_cmds))
 		return -EFAULT;
 	return ret;

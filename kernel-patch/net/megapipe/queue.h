@@ -17,6 +17,7 @@
  * @nr: completions posted
  * @copied: of these, copied out; the rest is in mp_channel.events
  * @error: -EFAULT if @events cannot be written
+ * @locked: the dispatch holds mp_channel.mutex
  */
 struct mp_batch {
 	struct megapipe_event __user	*events;
@@ -24,6 +25,7 @@ struct mp_batch {
 	u32				nr;
 	u32				copied;
 	int				error;
+	bool				locked;
 };
 
 /* Completions that may still be posted in this dispatch */
@@ -34,7 +36,7 @@ static inline u32 mp_queue_room(const struct mp_channel *channel)
 
 /* queue.c APIs */
 long mp_queue_dispatch(struct mp_channel *channel,
-		       struct megapipe_dispatch __user *arg);
+		       struct megapipe_dispatch __user *arg, size_t size);
 void mp_queue_post(struct mp_channel *channel, s32 id, u64 cookie, u16 op,
 		   u16 flags, s32 res, u32 aux);
 void mp_queue_again(struct mp_handle *handle, int events);

@@ -216,40 +216,36 @@ static struct mp_handle *mp_sockopt_handle(struct mp_channel *channel, s32 id)
 	return handle->sock ? handle : ERR_PTR(-ENOTSOCK);
 }
 
-static int mp_sockopt_copy(struct megapipe_sockopt *opt,
-			   const struct megapipe_sockopt __user *arg)
+static int mp_sockopt_check(const struct megapipe_sockopt *opt)
 {
-	if (copy_from_user(opt, arg, sizeof(*opt)))
-		return -EFAULT;
 	if (opt->resv || opt->len > INT_MAX)
 		return -EINVAL;
 	return mp_sockopt_level(opt->level) ? 0 : -EOPNOTSUPP;
 }
 
 /* MEGAPIPE_IOC_SETSOCKOPT */
-long mp_sockopt_set(struct mp_channel *channel,
-		    struct megapipe_sockopt __user *arg)
+long mp_sockopt_set(struct mp_channel *channel, void *arg, void __user *user)
 {
-	struct megapipe_sockopt opt;
+	const struct megapipe_sockopt *opt = arg;
 	struct mp_handle *handle;
 	long ret;
 
-	ret = mp_sockopt_copy(&opt, arg);
+	ret = mp_sockopt_check(opt);
 	if (ret)
 		return ret;
 	if (mutex_lock_killable(&channel->mutex))
 		return -EINTR;
-	handle = mp_sockopt_handle(channel, opt.handle);
+	handle = mp_sockopt_handle(channel, opt->handle);
 	if (IS_ERR(handle))
 		ret = PTR_ERR(handle);
 	else if (handle->kind == MP_KIND_LWSOCKET &&
-		 !mp_sockopt_settable(opt.level, opt.name))
+		 !mp_sockopt_settable(opt->level, opt->name))
 		ret = -EOPNOTSUPP;
 	else
 		ret = do_sock_setsockopt(handle->sock, in_compat_syscall(),
-					 opt.level, opt.name,
-					 USER_SOCKPTR(u64_to_user_ptr(opt.value)),
-					 opt.len);
+					 opt->level, opt->name,
+					 USER_SOCKPTR(u64_to_user_ptr(opt->value)),
+					 opt->len);
 	mutex_unlock(&channel->mutex);
 	return ret;
 }
@@ -260,31 +256,31 @@ long mp_sockopt_set(struct mp_channel *channel,
  * The length is read again, and written, where the program has it: protocols
  * take nothing but a user address.
  */
-long mp_sockopt_get(struct mp_channel *channel,
-		    struct megapipe_sockopt __user *arg)
+long mp_sockopt_get(struct mp_channel *channel, void *arg, void __user *user)
 {
-	struct megapipe_sockopt opt;
+	struct megapipe_sockopt __user *user_opt = user;
+	struct megapipe_sockopt *opt = arg;
 	struct mp_handle *handle;
 	long ret;
 
-	ret = mp_sockopt_copy(&opt, arg);
+	ret = mp_sockopt_check(opt);
 	if (ret)
 		return ret;
 	if (mutex_lock_killable(&channel->mutex))
 		return -EINTR;
-	handle = mp_sockopt_handle(channel, opt.handle);
+	handle = mp_sockopt_handle(channel, opt->handle);
 	if (IS_ERR(handle))
 		ret = PTR_ERR(handle);
 	else if (handle->kind == MP_KIND_LWSOCKET &&
-		 !mp_sockopt_gettable(opt.level, opt.name))
+		 !mp_sockopt_gettable(opt->level, opt->name))
 		ret = -EOPNOTSUPP;
 	else
 		ret = do_sock_getsockopt(handle->sock, in_compat_syscall(),
-					 opt.level, opt.name,
-					 USER_SOCKPTR(u64_to_user_ptr(opt.value)),
-					 USER_SOCKPTR(&arg->len));
+					 opt->level, opt->name,
+					 USER_SOCKPTR(u64_to_user_ptr(opt->value)),
+					 USER_SOCKPTR(&user_opt->len));
 	mutex_unlock(&channel->mutex);
-	return ret;
+	return ret ?: get_user(opt->len, &user_opt->len);
 }
 
 static int mp_sockopt_getname(struct socket *sock, bool peer,
@@ -301,50 +297,45 @@ static int mp_sockopt_getname(struct socket *sock, bool peer,
 }
 
 /* MEGAPIPE_IOC_SOCKNAME */
-long mp_sockopt_name(struct mp_channel *channel,
-		     struct megapipe_sockname __user *arg)
+long mp_sockopt_name(struct mp_channel *channel, void *arg, void __user *user)
 {
+	struct megapipe_sockname *name = arg;
 	struct sockaddr_storage addr;
-	struct megapipe_sockname name;
 	struct mp_handle *handle;
 	int len;
 
-	if (copy_from_user(&name, arg, sizeof(name)))
-		return -EFAULT;
-	if (name.resv || name.peer > 1 || name.len > INT_MAX)
+	if (name->resv || name->peer > 1 || name->len > INT_MAX)
 		return -EINVAL;
 
 	if (mutex_lock_killable(&channel->mutex))
 		return -EINTR;
-	handle = mp_sockopt_handle(channel, name.handle);
+	handle = mp_sockopt_handle(channel, name->handle);
 	len = IS_ERR(handle) ? PTR_ERR(handle) :
-	      mp_sockopt_getname(handle->sock, name.peer, &addr);
+	      mp_sockopt_getname(handle->sock, name->peer, &addr);
 	mutex_unlock(&channel->mutex);
 
 	if (len < 0)
 		return len;
-	if (copy_to_user(u64_to_user_ptr(name.addr), &addr,
-			 min_t(u32, len, name.len)))
+	if (copy_to_user(u64_to_user_ptr(name->addr), &addr,
+			 min_t(u32, len, name->len)))
 		return -EFAULT;
-	return put_user(len, &arg->len);
+	name->len = len;
+	return 0;
 }
 
 /* MEGAPIPE_IOC_TOFD */
-long mp_sockopt_tofd(struct mp_channel *channel,
-		     struct megapipe_tofd __user *arg)
+long mp_sockopt_tofd(struct mp_channel *channel, void *arg, void __user *user)
 {
-	struct megapipe_tofd tofd;
+	const struct megapipe_tofd *tofd = arg;
 	struct mp_handle *handle;
 	long ret;
 
-	if (copy_from_user(&tofd, arg, sizeof(tofd)))
-		return -EFAULT;
-	if (tofd.resv || tofd.flags & ~(O_CLOEXEC | O_NONBLOCK))
+	if (tofd->resv || tofd->flags & ~(O_CLOEXEC | O_NONBLOCK))
 		return -EINVAL;
 
 	if (mutex_lock_killable(&channel->mutex))
 		return -EINTR;
-	handle = mp_sockopt_handle(channel, tofd.handle);
+	handle = mp_sockopt_handle(channel, tofd->handle);
 	if (IS_ERR(handle))
 		ret = PTR_ERR(handle);
 	else if (handle->kind != MP_KIND_LWSOCKET)
@@ -352,7 +343,7 @@ long mp_sockopt_tofd(struct mp_channel *channel,
 	else if (mp_io_pending(handle))
 		ret = -EBUSY;
 	else
-		ret = mp_lwsocket_to_fd(handle, tofd.flags);
+		ret = mp_lwsocket_to_fd(handle, tofd->flags);
 	mutex_unlock(&channel->mutex);
 	return ret;
 }

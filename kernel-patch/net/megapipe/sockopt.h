@@ -8,19 +8,12 @@
 
 #include <linux/compiler.h>
 
-struct megapipe_sockname;
-struct megapipe_sockopt;
-struct megapipe_tofd;
 struct mp_channel;
 
-/* sockopt.c APIs: ioctls */
-long mp_sockopt_set(struct mp_channel *channel,
-		    struct megapipe_sockopt __user *arg);
-long mp_sockopt_get(struct mp_channel *channel,
-		    struct megapipe_sockopt __user *arg);
-long mp_sockopt_name(struct mp_channel *channel,
-		     struct megapipe_sockname __user *arg);
-long mp_sockopt_tofd(struct mp_channel *channel,
-		     struct megapipe_tofd __user *arg);
+/* sockopt.c APIs: ioctls, see struct mp_ioctl in channel.c */
+long mp_sockopt_set(struct mp_channel *channel, void *arg, void __user *user);
+long mp_sockopt_get(struct mp_channel *channel, void *arg, void __user *user);
+long mp_sockopt_name(struct mp_channel *channel, void *arg, void __user *user);
+long mp_sockopt_tofd(struct mp_channel *channel, void *arg, void __user *user);
 
 #endif /* _MEGAPIPE_SOCKOPT_H */
