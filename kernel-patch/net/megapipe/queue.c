@@ -296,7 +296,9 @@ static long mp_queue_exchange(struct mp_channel *channel,
 	mutex_unlock(&channel->mutex);
 	if (batch.error)
 		return batch.error;
-	return batch.nr ? batch.nr : err == -EINTR ? err : 0;
+	if (batch.nr)
+		return batch.nr;
+	return err == -EINTR ? err : 0;
 }
 
 /* MEGAPIPE_IOC_DISPATCH; the program's structure has @size bytes. */
