@@ -129,6 +129,9 @@ class Builds:
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("MAKE")},
             "KCONFIG_NOSILENTUPDATE": "1",
+            # Else ccache makes paths relative, which the kernel's makefile does not know to
+            # cut from __FILE__: the name of the tree would get into the objects.
+            "CCACHE_BASEDIR": "",
         }
         environment.pop("MFLAGS", None)
         done = subprocess.run(
