@@ -418,11 +418,33 @@ TEST_F(fault, register_of_every_kind)
 	}
 }
 
+/* Is there a connection to be accepted, or was its client told? */
+static bool accepted_or_reset(int listener, int client, bool *reset)
+{
+	struct pollfd fds[2] = {
+		{ .fd = listener, .events = POLLIN },
+		{ .fd = client },	/* errors only */
+	};
+	int fd;
+
+	*reset = false;
+	if (poll(fds, 2, MP_DEADLINE_NS / 1000000) <= 0)
+		return false;
+	if (fds[0].revents & POLLIN) {
+		fd = mp_must(accept(listener, NULL, NULL));
+		close(fd);
+		return true;
+	}
+	*reset = true;
+	return fds[1].revents & POLLERR;
+}
+
 /* A partition, when there is none yet and when there are some */
 TEST_F(fault, register_of_a_partition)
 {
-	int others, i, fd, client, accepted, ret, channels[2];
+	int others, i, fd, client, ret, channels[2];
 	struct mp_addr addr;
+	bool reset;
 
 	for (others = 0; others <= 2; others++) {
 		struct walk walk = {};
@@ -448,9 +470,8 @@ TEST_F(fault, register_of_a_partition)
 				mp_submit(self->bench.channel, mp_cmd_unregister(ret));
 			for (i = 0; i < others; i++)
 				close(channels[i]);
-			accepted = accept(fd, NULL, NULL);
-			EXPECT_GE(accepted, 0);
-			close(accepted);
+			EXPECT_TRUE(accepted_or_reset(fd, client, &reset));
+			EXPECT_FALSE(reset);
 			close(client);
 			close(fd);
 		}
@@ -458,13 +479,18 @@ TEST_F(fault, register_of_a_partition)
 	}
 }
 
-/* A partition that goes with a connection in its queue loses nothing. */
+/*
+ * A connection in the queue of a partition that goes moves to the listener.
+ * The kernel allocates a little for that, as it does for its own migrations: if
+ * it cannot, the connection is reset, neither lost in silence nor kept.
+ */
 TEST_F(fault, unregister_of_a_partition)
 {
-	int fd, handle, client, accepted, ret;
+	int fd, handle, client, ret, resets = 0;
 	struct megapipe_cmd cmd;
 	struct walk walk = {};
 	struct mp_addr addr;
+	bool reset;
 
 	mp_pin(0);
 	while (next_fault(&walk)) {
@@ -475,64 +501,67 @@ TEST_F(fault, unregister_of_a_partition)
 		cmd = mp_cmd_unregister(handle);
 
 		arm(&walk);
-		ret = mp_dispatch(self->bench.channel, &cmd, 1, NULL, 0, 0, 0, NULL);
+		ret = mp_dispatch(self->bench.channel, &cmd, 1, NULL, 0, 0, 0,
+				  NULL);
 		disarm(&walk);
 		EXPECT_CLEAN(walk, ret);
 
 		if (mp_stats(self->bench.channel).handles > 1)
 			mp_submit(self->bench.channel, mp_cmd_unregister(handle));
-		accepted = accept(fd, NULL, NULL);
-		EXPECT_GE(accepted, 0);
-		close(accepted);
+		EXPECT_TRUE(accepted_or_reset(fd, client, &reset));
+		EXPECT_TRUE(!reset || !walk.done);
+		resets += reset;
 		close(client);
 		close(fd);
 	}
 	ASSERT_WALKED(walk, "unregister");
+	EXPECT_LE(resets, 1);
 }
 
-/* A connection that could not be accepted waits for the next accept. */
+/*
+ * A connection that could not be accepted waits for the next accept.  Only a
+ * completion that cannot be copied out is lost, with the connection in it: the
+ * program gave a bad address.  A channel for each time, which takes it along.
+ */
 #define accept_with_faults(how)						\
 do {									\
-	struct megapipe_cmd cmd = mp_cmd_accept(self->bench.listener, 1,	\
-						how);			\
 	struct megapipe_event event;					\
+	struct megapipe_cmd cmd;					\
 	struct walk walk = {};						\
-	int client, ret;						\
+	int channel, client, ret;					\
 									\
 	while (next_fault(&walk)) {					\
+		channel = mp_open();					\
+		cmd = mp_cmd_accept(mp_register(channel, listen_fd, 0),	\
+				    1, how);				\
+		ASSERT_GT(cmd.handle, 0);				\
 		client = mp_connect(&listen_addr);			\
 		event.res = 0;						\
 		arm(&walk);						\
-		ret = mp_dispatch(self->bench.channel, &cmd, 1, &event, 1, 0,	\
-				  0, NULL);				\
+		ret = mp_dispatch(channel, &cmd, 1, &event, 1, 0, 0,	\
+				  NULL);				\
 		disarm(&walk);						\
 		EXPECT_CLEAN(walk, ret);				\
 		EXPECT_CLEAN(walk, event.res);				\
-		take_connection(self->bench.channel, self->bench.listener, cmd,	\
-				ret == 1 ? event.res : 0, event.flags);	\
-		close(client);						\
+		if (!mp_stats(channel).accepts)				\
+			EXPECT_TRUE(accept_again(channel, cmd));	\
+		close(channel);						\
+		/* What was accepted came last. */			\
+		close_range(client, ~0U, 0);				\
 	}								\
 	ASSERT_WALKED(walk, "accept");					\
 } while (0)
 
-/* Accept again unless it was, and drop the connection. */
-static void take_connection(int channel, int listener, struct megapipe_cmd cmd,
-			    int res, unsigned int flags)
+static bool accept_again(int channel, struct megapipe_cmd cmd)
 {
-	struct megapipe_event event = { .res = res, .flags = flags };
+	struct megapipe_event event;
 
-	if (res <= 0) {
-		/* The command may be pending, or not have been read at all. */
-		mp_submit(channel, mp_cmd_cancel(listener));
-		event = mp_run(channel, cmd);
-		while (event.res < 0)
-			event = event.res == -ECANCELED ? mp_wait(channel) :
-				mp_run(channel, cmd);
-	}
-	if (event.flags & MEGAPIPE_EVENT_FD)
-		close(event.res);
-	else
-		mp_submit(channel, mp_cmd_close(event.res));
+	/* The command may be pending, or not have been read at all. */
+	mp_submit(channel, mp_cmd_cancel(cmd.handle));
+	event = mp_run(channel, cmd);
+	if (event.res == -ECANCELED)
+		event = mp_wait(channel);
+	return event.res > 0;
 }
 
 TEST_F(fault, accept_as_a_descriptor)
@@ -669,7 +698,7 @@ static void walk_command(struct __test_metadata *_metadata,
 		/* What failed for lack of memory is tried again, not forgotten. */
 		if (!ret && completes) {
 			ret = mp_dispatch(channel, NULL, 0, events, 4, 1,
-					  MP_DEADLINE_NS, NULL);
+					  10 * 1000000000LL, NULL);
 			EXPECT_EQ(ret, 1)
 				TH_LOG("op %u, fault %d: no completion", cmd.op,
 				       walk.n);
