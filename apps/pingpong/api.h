@@ -91,6 +91,7 @@ static inline void count_bytes(struct worker *w, uint64_t *bytes, uint64_t n)
 extern const struct api api_epoll;
 extern const struct api api_reuseport;
 extern const struct api api_io_uring;
+extern const struct api api_megapipe_raw;
 
 /* Only where libmegapipe is: else its address is NULL, and the row is absent. */
 extern const struct api api_megapipe __attribute__((weak));

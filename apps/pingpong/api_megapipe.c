@@ -4,247 +4,95 @@
  * with partitions every channel has its own accept queue, of the connections that
  * its CPU receives; with lwsockets they are no descriptors; with batching requests
  * and completions share system calls.
- *
- * A connection has two buffers, so that the next read goes out together with the
- * write of what was read before:
- *
- *	read completes (A)  -> write A, read into B
- *	read completes (B)  -> write B, read into A
- *
- * and if a read completes before the write of the other buffer did, it is held
- * until then: at most one write is under way, and the order is the client's.
  */
 #include "api.h"
 
 #include <errno.h>
-#include <megapipe.h>
+#include <megapipe-inline.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define CHUNK_BYTES	(1 << 20)	/* of connections allocated at a time */
-#define RETRY_US	50000		/* when out of handles */
-#define CACHE_LINE	64
+typedef mp_handle io_handle;
 
-struct connection {
-	struct connection *next;	/* while free */
-	mp_handle handle;
-	uint64_t bytes;			/* of the current message, echoed */
-	unsigned int reading;		/* buffer 0 or 1 that is read into */
-	int writing;			/* bytes under way; 0 = no write is */
-	int held;			/* bytes read, to be written next */
-	bool ended;			/* end of file, but a write is under way */
-	unsigned char buffers[];	/* two */
-};
-
-struct chunk {
-	_Alignas(CACHE_LINE) struct chunk *next;
-	unsigned char connections[];
-};
-
-struct channel_state {
+struct io {
 	struct mp_channel *channel;
-	mp_handle listener;
-	bool accepting;
-	size_t buffer_bytes;
-	struct connection *free;
-	struct chunk *chunks;
 };
 
-static unsigned char *buffer(const struct channel_state *s, struct connection *c,
-			     unsigned int which)
+static int io_open(struct io *io, unsigned int batch)
 {
-	return c->buffers + which * s->buffer_bytes;
+	int err = mp_create(&io->channel);
+
+	return err || !batch ? err : mp_set_batch(io->channel, batch);
 }
 
-static int grow(struct channel_state *s)
+static void io_shut(struct io *io)
 {
-	const size_t bytes = sizeof(struct connection) + 2 * s->buffer_bytes;
-	const size_t each = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-	const size_t nr = CHUNK_BYTES / each ?: 1;
-	struct chunk *chunk = aligned_alloc(CACHE_LINE, sizeof(*chunk) + nr * each);
+	mp_destroy(io->channel);
+}
 
-	if (!chunk)
-		return -ENOMEM;
-	memset(chunk, 0, sizeof(*chunk) + nr * each);
-	chunk->next = s->chunks;
-	s->chunks = chunk;
-	for (size_t i = 0; i < nr; i++) {
-		struct connection *c = (struct connection *)(chunk->connections + i * each);
+static int io_listen(struct io *io, int fd, void *cookie, const cpu_set_t *mask,
+		     io_handle *handle)
+{
+	return mp_register(io->channel, fd, cookie, mask, handle);
+}
 
-		c->next = s->free;
-		s->free = c;
-	}
+static inline int io_name(struct io *io, int socket, void *cookie, io_handle *handle)
+{
+	return mp_register(io->channel, socket, cookie, NULL, handle);
+}
+
+static inline int io_accept(struct io *io, io_handle listener, bool lwsocket)
+{
+	(void)io;
+	return mp_accept(listener, MP_FOREVER, lwsocket);
+}
+
+static inline int io_read(struct io *io, io_handle handle, void *buf, size_t size)
+{
+	(void)io;
+	return mp_read(handle, buf, size);
+}
+
+static inline int io_write(struct io *io, io_handle handle, const void *buf, size_t size)
+{
+	(void)io;
+	return mp_write(handle, buf, size);
+}
+
+static inline int io_close(struct io *io, io_handle handle)
+{
+	(void)io;
+	return mp_close(handle);
+}
+
+static int io_flush(struct io *io)
+{
+	return mp_flush(io->channel);
+}
+
+static int io_stats(struct io *io, uint64_t *foreign, uint64_t *dispatches)
+{
+	struct mp_stats stats;
+	int err = mp_stats(io->channel, &stats);
+
+	if (err)
+		return err;
+	*foreign = stats.accepts_foreign;
+	*dispatches = stats.dispatches;
 	return 0;
 }
 
-static struct connection *connection_get(struct channel_state *s)
-{
-	struct connection *c = s->free;
-
-	if (!c && grow(s))
-		return NULL;
-	c = s->free;
-	s->free = c->next;
-	c->bytes = 0;
-	c->reading = 0;
-	c->writing = 0;
-	c->held = 0;
-	c->ended = false;
-	return c;
-}
-
-static void accept_for_ever(struct worker *w)
-{
-	struct channel_state *s = w->state;
-
-	s->accepting = !mp_accept(s->listener, MP_FOREVER, w->options->lwsocket);
-}
-
-/*
- * The memory may serve the next connection at once, even if the kernel still has
- * a read into it: requests run in order, and this close is before any of its.
- */
-static void close_connection(struct worker *w, struct connection *c)
-{
-	struct channel_state *s = w->state;
-
-	if (mp_close(c->handle))
-		count(&w->counters.errors, 1);
-	c->next = s->free;
-	s->free = c;
-	if (!s->accepting)
-		accept_for_ever(w);
-}
-
-static void fail_connection(struct worker *w, struct connection *c)
-{
-	count(&w->counters.errors, 1);
-	close_connection(w, c);
-}
-
-static int read_next(struct channel_state *s, struct connection *c)
-{
-	return mp_read(c->handle, buffer(s, c, c->reading), s->buffer_bytes);
-}
-
-/* Write the buffer that was read into, and read into the other. */
-static void turn(struct worker *w, struct connection *c, int n)
-{
-	struct channel_state *s = w->state;
-	const unsigned char *full = buffer(s, c, c->reading);
-
-	c->writing = n;
-	c->held = 0;
-	c->reading = !c->reading;
-	if (mp_write(c->handle, full, n) || read_next(s, c))
-		fail_connection(w, c);
-}
-
-static void accepted(struct worker *w, int socket)
-{
-	struct channel_state *s = w->state;
-	struct connection *c;
-
-	if (socket < 0) {
-		count(&w->counters.errors, 1);
-		s->accepting = false;
-		return;
-	}
-	count(&w->counters.connections, 1);
-	/* An lwsocket is known to the channel: naming it is no system call. */
-	count(&w->counters.syscalls, !w->options->lwsocket);
-	c = connection_get(s);
-	if (!c || mp_register(s->channel, socket, c, NULL, &c->handle)) {
-		count(&w->counters.errors, 1);
-		if (!w->options->lwsocket)
-			close(socket);
-		return;
-	}
-	if (read_next(s, c))
-		fail_connection(w, c);
-}
-
-static void has_read(struct worker *w, struct connection *c, int n)
-{
-	if (n < 0)
-		fail_connection(w, c);
-	else if (n == 0 && c->writing)
-		c->ended = true;
-	else if (n == 0)
-		close_connection(w, c);
-	else if (c->writing)
-		c->held = n;
-	else
-		turn(w, c, n);
-}
-
-static void has_written(struct worker *w, struct connection *c, int n)
-{
-	if (n != c->writing) {
-		fail_connection(w, c);
-		return;
-	}
-	count_bytes(w, &c->bytes, n);
-	c->writing = 0;
-	if (c->ended)
-		close_connection(w, c);
-	else if (c->held)
-		turn(w, c, c->held);
-}
-
-/* This thread's CPU, and its share of the CPUs that no thread has. */
-static void partition_of(const struct worker *w, cpu_set_t *mask)
-{
-	const struct options *o = w->options;
-	const long nr_cpus = sysconf(_SC_NPROCESSORS_CONF);
-	cpu_set_t taken;
-
-	CPU_ZERO(&taken);
-	for (unsigned int i = 0; i < o->threads; i++)
-		CPU_SET(o->cpus[i], &taken);
-	CPU_ZERO(mask);
-	CPU_SET(w->cpu, mask);
-	for (unsigned int cpu = 0; cpu < nr_cpus && cpu < CPU_SETSIZE; cpu++)
-		if (!CPU_ISSET(cpu, &taken) && cpu % o->threads == w->index)
-			CPU_SET(cpu, mask);
-}
-
-static int megapipe_open(struct worker *w)
-{
-	const struct options *o = w->options;
-	struct channel_state *s = calloc(1, sizeof(*s));
-	cpu_set_t mask;
-	int err;
-
-	if (!s)
-		return -ENOMEM;
-	w->state = s;
-	s->buffer_bytes = o->size < BUFFER_BYTES ? o->size : BUFFER_BYTES;
-	partition_of(w, &mask);
-	err = mp_create(&s->channel);
-	if (!err && o->batch)
-		err = mp_set_batch(s->channel, o->batch);
-	if (!err)
-		err = grow(s);
-	if (!err)
-		err = mp_register(s->channel, w->listener, w, o->partition ? &mask : NULL,
-				  &s->listener);
-	if (err)
-		return err;
-	accept_for_ever(w);
-	/* Now, not when the thread first waits: the server says that it listens. */
-	return s->accepting ? mp_flush(s->channel) : -EIO;
-}
+#include "megapipe_server.h"
 
 static void megapipe_run(struct worker *w)
 {
 	struct channel_state *s = w->state;
-	struct mp_event event;
+	struct mp_event event = { 0 };
 
 	while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
-		int ret = mp_dispatch(s->channel, &event, s->accepting ? -1 : RETRY_US);
+		int ret = mp_dispatch(s->io.channel, &event, s->wait_us);
 
 		if (ret == 0) {
 			accept_for_ever(w);
@@ -273,41 +121,12 @@ static void megapipe_run(struct worker *w)
 	}
 }
 
-/*
- * In main's thread: the one call of a channel that is not its owner's. It only
- * reads the kernel's counters.
- */
-static void megapipe_refresh(struct worker *w)
-{
-	const struct channel_state *s = w->state;
-	struct mp_stats stats;
-
-	if (mp_stats(s->channel, &stats))
-		return;
-	atomic_store(&w->counters.foreign_accepts, stats.accepts_foreign);
-	atomic_store(&w->counters.dispatches, stats.dispatches);
-}
-
-static void megapipe_close(struct worker *w)
-{
-	struct channel_state *s = w->state;
-	struct chunk *chunk;
-
-	/* First: until then the kernel may write to the connections' buffers. */
-	mp_destroy(s->channel);
-	while ((chunk = s->chunks)) {
-		s->chunks = chunk->next;
-		free(chunk);
-	}
-	free(s);
-}
-
 const struct api api_megapipe = {
 	.name = "megapipe",
 	.has_channels = true,
 	.knows_foreign = true,
-	.open = megapipe_open,
+	.open = server_open,
 	.run = megapipe_run,
-	.refresh = megapipe_refresh,
-	.close = megapipe_close,
+	.refresh = server_refresh,
+	.close = server_close,
 };

@@ -33,6 +33,7 @@ static const struct api *const apis[] = {
 	&api_reuseport,
 	&api_io_uring,
 	&api_megapipe,
+	&api_megapipe_raw,
 };
 
 #define NR_APIS	(sizeof(apis) / sizeof(apis[0]))

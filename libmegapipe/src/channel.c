@@ -29,6 +29,7 @@ static struct mp_channel *channel_get(void)
 		ch = aligned_alloc(_Alignof(struct mp_channel), sizeof(*ch));
 	if (ch) {
 		memset(ch, 0, sizeof(*ch));
+		ch->at = &ch->hot;
 		pthread_mutex_init(&ch->mutex, NULL);
 	}
 	return ch;
@@ -43,7 +44,8 @@ static void channel_put(struct mp_channel *ch)
 	pthread_mutex_destroy(&ch->mutex);
 	memset(ch, 0, sizeof(*ch));
 	ch->fd = -1;
-	ch->cmds = ch->cmd_next = ch->cmd_flush = &ch->grave;
+	ch->at = &ch->hot;
+	ch->cmds = ch->at->cmd_next = ch->cmd_flush = &ch->grave;
 
 	pthread_mutex_lock(&free_lock);
 	ch->next_free = free_channels;
@@ -83,7 +85,8 @@ static void set_batch(struct mp_channel *ch, unsigned int threshold)
 	ch->fetch = threshold == 1 ? 1 : MP_FETCH_MAX;
 	if (ch->fetch > ch->max_dispatch)
 		ch->fetch = ch->max_dispatch;
-	ch->ev_limit = ch->ev_end;
+	ch->ev_room = ch->at->ev_limit;
+	ch->at->cmd_limit = ch->cmd_flush - 1;
 }
 
 int mp_create(struct mp_channel **channel)
@@ -116,9 +119,10 @@ int mp_create(struct mp_channel **channel)
 
 	ch->fd = fd;
 	ch->max_dispatch = info.max_dispatch;
-	ch->cmd_next = ch->cmds;
+	ch->at->cmd_next = ch->cmds;
+	ch->run.cmds = mp_address(ch->cmds);
 	ch->ev_capacity = MP_FETCH_MAX;
-	ch->ev_next = ch->ev_end = ch->events;
+	ch->at->ev_next = ch->at->ev_limit = ch->events;
 	set_batch(ch, MP_BATCH_DEFAULT);
 	*channel = ch;
 	return 0;
@@ -138,8 +142,8 @@ void mp_destroy(struct mp_channel *channel)
 		return;
 	/* What was asked for is done, an mp_close() of a descriptor above all. */
 	mp_drain(channel, channel->cmds + 1);
-	while (channel->ev_next != channel->ev_end)
-		mp_disown(channel, channel->ev_next++);
+	while (channel->at->ev_next != channel->at->ev_limit)
+		mp_disown(channel, channel->at->ev_next++);
 	fd = channel->fd;
 	channel_put(channel);
 	mp_sys_close(fd);
@@ -167,6 +171,16 @@ int mp_set_shared(struct mp_channel *channel, bool shared)
 		return -EINVAL;
 	if (channel->fd < 0)
 		return -EBADF;
+	if (shared == channel->shared)
+		return 0;
+	if (shared) {
+		channel->apart = channel->hot;
+		channel->at = &channel->apart;
+		memset(&channel->hot, 0, sizeof(channel->hot));
+	} else {
+		channel->hot = channel->apart;
+		channel->at = &channel->hot;
+	}
 	channel->shared = shared;
 	return 0;
 }

@@ -2,24 +2,42 @@
 /*
  * Completions: a system call fetches many, mp_dispatch() hands out one.
  *
- * A handle that is given up may have completions in the buffer, or commands in
- * the batch before the one that gives it up, which complete as they are run.
- * The program must not see them.  They are not searched for: the id is noted,
- * and every completion handed out is looked up, which takes one load as long as
- * its key is not marked.
- *
- * An epoch lasts from one empty buffer to the next.  The system call that
- * begins an epoch runs all that was collected in the one before, so completions
- * of a handle come in the epoch in which it was given up or in the next: two
- * sets of notes are kept, and the older is cleared for the new epoch.
+ * A handle that is given up may have completions in the buffer, which are taken
+ * out of it at once, or commands in the batch before the one that gives it up,
+ * which may complete as they are run.  The program must not see the latter
+ * either: so the id is noted, and completions that come with the batch are
+ * looked up before any is handed out.  After that, none of that handle can come.
  */
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
 
-static const uint8_t command_of[16] = {
+/* To look through so many collected commands costs less than a note. */
+#define FEW_COMMANDS	8
+
+#define SAME(field)							\
+	_Static_assert(offsetof(struct mp_hot_event, field) ==		\
+		       offsetof(struct megapipe_event, field), "ABI")
+
+SAME(cookie);
+SAME(handle);
+SAME(res);
+SAME(op);
+SAME(flags);
+SAME(aux);
+_Static_assert(sizeof(struct mp_hot_event) == sizeof(struct megapipe_event),
+	       "ABI");
+_Static_assert(sizeof(struct megapipe_dispatch) == 64, "ABI");
+_Static_assert(MP_HOT_READ == MEGAPIPE_OP_READ, "ABI");
+_Static_assert(MP_HOT_WRITE == MEGAPIPE_OP_WRITE, "ABI");
+_Static_assert(MP_MORE == MEGAPIPE_EVENT_MORE, "passed on as they are");
+_Static_assert(MP_IS_FD == MEGAPIPE_EVENT_FD, "passed on as they are");
+_Static_assert(MP_TRUNCATED == MEGAPIPE_EVENT_TRUNC, "passed on as they are");
+
+const uint8_t mp_command_of[256] = {
 	[MEGAPIPE_OP_ACCEPT] = MP_ACCEPT,
 	[MEGAPIPE_OP_CONNECT] = MP_CONNECT,
 	[MEGAPIPE_OP_READ] = MP_READ,
@@ -32,41 +50,27 @@ static const uint8_t command_of[16] = {
 	[MEGAPIPE_OP_POLL] = MP_POLL,
 	[MEGAPIPE_OP_DISCONNECT] = MP_DISCONNECT,
 	/* The rest complete only by failing. */
-	[MEGAPIPE_OP_CANCEL ... 15] = MP_FAILED,
+	[MEGAPIPE_OP_CANCEL ... 255] = MP_FAILED,
 };
 
-_Static_assert(MP_MORE == MEGAPIPE_EVENT_MORE, "passed on as they are");
-_Static_assert(MP_IS_FD == MEGAPIPE_EVENT_FD, "passed on as they are");
-_Static_assert(MP_TRUNCATED == MEGAPIPE_EVENT_TRUNC, "passed on as they are");
-
-static void clear_gone(struct mp_channel *ch, unsigned int set)
+static inline unsigned int key_of(int id)
 {
-	struct mp_gone *gone = &ch->gone[set];
-
-	for (; gone->nr; gone->nr--) {
-		unsigned int key = mp_gone_key(gone->records[gone->nr].id);
-
-		ch->gone_heads[key].of[set] = 0;
-	}
+	return (unsigned int)id % MP_GONE_KEYS;
 }
 
-/*
- * -EBADF is the answer to the use of a stale handle, which is for the program
- * to know; a handle that is one never completes with it.
- */
-static bool is_gone(const struct mp_channel *ch,
-		    const struct megapipe_event *ev)
+static void clear_notes(struct mp_gone *gone)
 {
-	unsigned int set, i;
+	for (; gone->nr; gone->nr--)
+		gone->heads[key_of(gone->records[gone->nr].id)] = 0;
+}
 
-	if (ev->res == -EBADF)
-		return false;
-	for (set = 0; set < 2; set++) {
-		i = ch->gone_heads[mp_gone_key(ev->handle)].of[set];
-		for (; i; i = ch->gone[set].records[i].next)
-			if (ch->gone[set].records[i].id == ev->handle)
-				return true;
-	}
+static bool is_noted(const struct mp_gone *gone, int id)
+{
+	unsigned int i = gone->heads[key_of(id)];
+
+	for (; i; i = gone->records[i].next)
+		if (gone->records[i].id == id)
+			return true;
 	return false;
 }
 
@@ -74,9 +78,9 @@ static bool is_gone(const struct mp_channel *ch,
  * A completion that nobody will see.  If it has brought a connection, nobody
  * will close it either.
  */
-void mp_disown(struct mp_channel *ch, const struct megapipe_event *ev)
+void mp_disown(struct mp_channel *ch, const struct mp_hot_event *ev)
 {
-	struct megapipe_cmd close_it = {
+	struct mp_hot_cmd close_it = {
 		.op = MEGAPIPE_OP_CLOSE,
 		.handle = ev->res,
 	};
@@ -93,118 +97,175 @@ void mp_disown(struct mp_channel *ch, const struct megapipe_event *ev)
 		mp_sys_close(ev->res);
 }
 
-/* Drop what is to be dropped now, and move the rest to the front. */
-static void sweep(struct mp_channel *ch)
+/* -EBADF is the answer to the use of a stale handle: that is to be seen. */
+static inline bool is_gone(const struct mp_channel *ch,
+			   const struct mp_hot_event *ev, int id)
 {
-	struct megapipe_event *ev, *to = ch->events;
+	return unlikely(id ? ev->handle == id :
+			     is_noted(&ch->gone, ev->handle)) &&
+	       ev->res != -EBADF;
+}
 
-	for (ev = ch->ev_next; ev != ch->ev_end; ev++) {
-		if (is_gone(ch, ev))
+/*
+ * Take the completions of a handle (id), or of all that are noted (0), out of
+ * the buffer from there on.  Mostly there is none.
+ */
+static inline void take_out(struct mp_channel *ch, struct mp_hot_event *ev,
+			    int id)
+{
+	struct mp_hot_event *end = ch->at->ev_limit, *to;
+
+	while (ev != end && !is_gone(ch, ev, id))
+		ev++;
+	if (likely(ev == end))
+		return;
+	for (to = ev; ev != end; ev++) {
+		if (is_gone(ch, ev, id))
 			mp_disown(ch, ev);
 		else
 			*to++ = *ev;
 	}
-	ch->ev_next = ch->events;
-	ch->ev_end = ch->ev_limit = to;
+	ch->at->ev_limit = to;
 }
 
-/* The buffer is empty: a new epoch, unless commands of the last are left. */
-void mp_rewind(struct mp_channel *ch)
+/* The kernel has run commands: forget them, keep those it has left, in order. */
+static void consumed(struct mp_channel *ch, unsigned int nr, unsigned int done)
 {
-	ch->ev_next = ch->ev_end = ch->events;
-	ch->ev_limit = ch->events + ch->fetch;
-	if (likely(!ch->lagging))
-		clear_gone(ch, ++ch->epoch % 2);
+	if (likely(done == nr)) {
+		ch->at->cmd_next = ch->cmds;
+		ch->aside_used = 0;
+		clear_notes(&ch->gone);
+	} else if (done) {
+		memmove(ch->cmds, ch->cmds + done,
+			(nr - done) * sizeof(*ch->cmds));
+		ch->at->cmd_next = ch->cmds + (nr - done);
+	}
+}
+
+/*
+ * One system call: the collected commands go in, completions come out.
+ * Returns how many were fetched.  Commands that the kernel has not consumed stay
+ * collected, whatever is returned.
+ */
+static inline int run(struct mp_channel *ch, unsigned int min_events,
+		      int64_t timeout_ns)
+{
+	struct megapipe_dispatch *run = &ch->run;
+	struct mp_hot *at = ch->at;
+	struct mp_hot_event *from;
+	int fetched;
+
+	if (unlikely(ch->fd < 0))
+		return -EBADF;
+	if (at->ev_next == at->ev_limit) {
+		at->ev_next = at->ev_limit = ch->events;
+		ch->ev_room = ch->events + ch->fetch;
+	}
+	from = at->ev_limit;
+	run->events = mp_address(from);
+	run->max_events = (uint32_t)(ch->ev_room - from);
+	run->min_events = min_events;
+	run->nr_cmds = mp_collected(ch);
+	run->done_cmds = 0;
+	run->timeout_ns = timeout_ns;
+
+	fetched = mp_sys_ioctl(ch->fd, MEGAPIPE_IOC_DISPATCH, run);
+	if (likely(fetched > 0)) {
+		at->ev_limit = from + fetched;
+		if (unlikely(ch->gone.nr))
+			take_out(ch, from, 0);
+	}
+	consumed(ch, run->nr_cmds, run->done_cmds);
+	return fetched;
+}
+
+int mp_run(struct mp_channel *ch)
+{
+	return run(ch, 0, 0);
+}
+
+/* With another signal mask while it waits */
+static int run_masked(struct mp_channel *ch, unsigned int min_events,
+		      int64_t timeout_ns, const sigset_t *sigmask)
+{
+	int ret;
+
+	ch->run.sigmask = mp_address(sigmask);
+	ch->run.sigsetsize = sigmask ? (NSIG - 1) / 8 : 0;
+	ret = run(ch, min_events, timeout_ns);
+	ch->run.sigmask = ch->run.sigsetsize = 0;
+	return ret;
 }
 
 /* Make room for nr more completions behind those in the buffer. */
 int mp_make_room(struct mp_channel *ch, size_t nr)
 {
-	struct megapipe_event *events;
-	size_t used;
+	size_t used = (size_t)(ch->at->ev_limit - ch->at->ev_next);
+	struct mp_hot_event *events;
 
-	sweep(ch);
-	used = (size_t)(ch->ev_end - ch->events);
+	memmove(ch->events, ch->at->ev_next, used * sizeof(*ch->events));
 	if (used + nr > ch->ev_capacity) {
 		events = realloc(ch->events, (used + nr) * sizeof(*events));
-		if (!events)
-			return -ENOMEM;
-		ch->events = ch->ev_next = events;
-		ch->ev_end = events + used;
-		ch->ev_capacity = used + nr;
+		if (events) {
+			ch->events = events;
+			ch->ev_capacity = used + nr;
+		}
 	}
-	ch->ev_limit = ch->ev_end + nr;
-	return 0;
+	ch->at->ev_next = ch->events;
+	ch->at->ev_limit = ch->events + used;
+	ch->ev_room = ch->events + ch->ev_capacity;
+	return ch->ev_capacity < used + nr ? -ENOMEM : 0;
 }
 
-/* Every note is taken: settle what they are about, and begin anew. */
-static int settle(struct mp_channel *ch)
+static bool is_collected(const struct mp_channel *ch, int id)
 {
-	int ret = mp_drain(ch, ch->cmds + 1);
+	const struct mp_hot_cmd *cmd;
 
-	if (ret)
-		return ret;
-	sweep(ch);
-	clear_gone(ch, 0);
-	clear_gone(ch, 1);
-	return 0;
+	if (mp_collected(ch) > FEW_COMMANDS)
+		return true;	/* for all we know */
+	for (cmd = ch->cmds; cmd < ch->at->cmd_next; cmd++)
+		if (cmd->handle == id)
+			return true;
+	return false;
 }
 
-/* Note that the handle is given up. */
-int mp_forget(mp_handle handle)
+/* The handle is given up: nothing more of it is to be handed out. */
+int mp_forget(struct mp_channel *ch, int id)
 {
-	struct mp_channel *ch = handle.channel;
-	unsigned int key = mp_gone_key(handle.id);
-	unsigned int set = ch->epoch % 2;
-	struct mp_gone *gone = &ch->gone[set];
+	struct mp_gone *gone = &ch->gone;
 	int ret;
 
+	if (ch->at->ev_next != ch->at->ev_limit) {
+		take_out(ch, ch->at->ev_next, id);
+		}
+	if (!is_collected(ch, id))
+		return 0;
 	if (unlikely(gone->nr == MP_GONE_MAX)) {
-		ret = settle(ch);
+		ret = mp_drain(ch, ch->cmds + 1);
 		if (ret)
 			return ret;
-		return mp_forget(handle);
+		take_out(ch, ch->at->ev_next, id);
+			return 0;
 	}
 	gone->nr++;
-	gone->records[gone->nr].id = handle.id;
-	gone->records[gone->nr].next = ch->gone_heads[key].of[set];
-	ch->gone_heads[key].of[set] = (uint8_t)gone->nr;
+	gone->records[gone->nr].id = id;
+	gone->records[gone->nr].next = gone->heads[key_of(id)];
+	gone->heads[key_of(id)] = (uint8_t)gone->nr;
 	return 0;
-}
-
-/* Whether the next completion in the buffer is one to hand out */
-static inline bool is_next(const struct mp_channel *ch)
-{
-	return ch->ev_next != ch->ev_end &&
-	       !ch->gone_heads[mp_gone_key(ch->ev_next->handle)].any;
-}
-
-static inline void hand_out(struct mp_channel *ch, struct mp_event *event)
-{
-	const struct megapipe_event *ev = ch->ev_next++;
-
-	event->cookie = (void *)(uintptr_t)ev->cookie;
-	event->handle.channel = ch;
-	event->handle.id = ev->handle;
-	event->cmd = command_of[ev->op % 16];
-	event->result = ev->res;
-	event->flags = ev->flags;
-	event->backlog = ev->aux;
 }
 
 /* As many as there are and the program has room for */
-static unsigned int hand_out_many(struct mp_channel *ch,
-				  struct mp_event *events, unsigned int max)
+static unsigned int hand_out(struct mp_channel *ch, struct mp_event *events,
+			     unsigned int max)
 {
-	unsigned int n = 0;
+	size_t fetched = (size_t)(ch->at->ev_limit - ch->at->ev_next);
+	unsigned int i;
 
-	while (n < max && ch->ev_next != ch->ev_end) {
-		if (unlikely(!is_next(ch)) && is_gone(ch, ch->ev_next))
-			mp_disown(ch, ch->ev_next++);
-		else
-			hand_out(ch, &events[n++]);
-	}
-	return n;
+	if (max > fetched)
+		max = (unsigned int)fetched;
+	for (i = 0; i < max; i++)
+		mp_hot_take(ch, ch->at, &events[i]);
+	return max;
 }
 
 /* In nanoseconds; negative: for ever */
@@ -256,10 +317,10 @@ dispatch_shared(struct mp_channel *ch, struct mp_event *events,
 
 	pthread_mutex_lock(&ch->mutex);
 	for (;;) {
-		ret = (int)hand_out_many(ch, events, max);
+		ret = (int)hand_out(ch, events, max);
 		if (ret)
 			break;
-		ret = mp_run(ch, 0, 0, NULL);
+		ret = mp_run(ch);
 		if (ret > 0)
 			continue;
 		if (ret < 0 || !timeout_us)
@@ -274,35 +335,45 @@ dispatch_shared(struct mp_channel *ch, struct mp_event *events,
 	return ret;
 }
 
-static __attribute__((noinline)) int
-dispatch(struct mp_channel *ch, struct mp_event *events, unsigned int max,
-	 int64_t timeout_us, const sigset_t *sigmask)
+/*
+ * Nothing is fetched: ask the kernel.  A system call may bring only what is taken
+ * out at once; then it is the next one's turn.
+ */
+int mp_hot_fetch(struct mp_channel *channel, int64_t timeout_us)
 {
 	int ret;
 
-	if (!events || !max)
-		return -EINVAL;
-	if (max > INT_MAX)
-		max = INT_MAX;
-	if (unlikely(ch->shared))
-		return dispatch_shared(ch, events, max, timeout_us, sigmask);
-	while (!(ret = (int)hand_out_many(ch, events, max))) {
-		ret = mp_run(ch, timeout_us != 0, wait_ns(timeout_us),
-			     sigmask);
-		if (ret <= 0)
-			break;
-	}
+	if (unlikely(channel->shared))
+		return MP_HOT_WAIT;
+	do {
+		ret = run(channel, timeout_us != 0, wait_ns(timeout_us));
+		if (unlikely(ret <= 0))
+			return ret;
+	} while (unlikely(channel->hot.ev_next == channel->hot.ev_limit));
 	return ret;
+}
+
+static __attribute__((noinline)) int
+dispatch_one(struct mp_channel *ch, struct mp_event *event, int64_t timeout_us)
+{
+	int ret = mp_hot_fetch(ch, timeout_us);
+
+	if (unlikely(ret == MP_HOT_WAIT))
+		return dispatch_shared(ch, event, 1, timeout_us, NULL);
+	if (unlikely(ret <= 0))
+		return ret;
+	mp_hot_take(ch, &ch->hot, event);
+	return 1;
 }
 
 int mp_dispatch(struct mp_channel *channel, struct mp_event *event,
 		int64_t timeout_us)
 {
-	if (unlikely(!channel))
+	if (unlikely(!channel || !event))
 		return -EINVAL;
-	if (unlikely(!event || channel->shared || !is_next(channel)))
-		return dispatch(channel, event, 1, timeout_us, NULL);
-	hand_out(channel, event);
+	if (unlikely(channel->hot.ev_next >= channel->hot.ev_limit))
+		return dispatch_one(channel, event, timeout_us);
+	mp_hot_take(channel, &channel->hot, event);
 	return 1;
 }
 
@@ -310,7 +381,20 @@ int mp_dispatch_batch(struct mp_channel *channel, struct mp_event *events,
 		      unsigned int max, int64_t timeout_us,
 		      const sigset_t *sigmask)
 {
-	if (unlikely(!channel))
+	int ret;
+
+	if (unlikely(!channel || !events || !max))
 		return -EINVAL;
-	return dispatch(channel, events, max, timeout_us, sigmask);
+	if (max > INT_MAX)
+		max = INT_MAX;
+	if (unlikely(channel->shared))
+		return dispatch_shared(channel, events, max, timeout_us,
+				       sigmask);
+	while (channel->hot.ev_next == channel->hot.ev_limit) {
+		ret = run_masked(channel, timeout_us != 0, wait_ns(timeout_us),
+				 sigmask);
+		if (ret <= 0)
+			return ret;
+	}
+	return (int)hand_out(channel, events, max);
 }

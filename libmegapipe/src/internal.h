@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the source files share: the channel, and the two paths that a program
- * takes once for every request and every completion, kept inline and free of
- * locks and allocation.
+ * What the source files share: the channel, above all.
  */
 #ifndef MEGAPIPE_INTERNAL_H
 #define MEGAPIPE_INTERNAL_H
@@ -15,7 +13,8 @@
 
 /* Everything is hidden but what the public header declares. */
 #pragma GCC visibility push(default)
-#include "megapipe.h"
+#define MP_HOT_NO_MACROS
+#include "megapipe-inline.h"
 #pragma GCC visibility pop
 
 #define likely(x)	__builtin_expect(!!(x), 1)
@@ -29,60 +28,53 @@
 #define MP_GONE_MAX	255	/* so that an index fits in a byte */
 
 /*
- * The handles given up in one epoch: chains by the low bits of their ids.
- * [0] of records is not used: 0 ends a chain.
+ * Handles given up while commands of theirs may be collected: chains by the low
+ * bits of their ids.  [0] of records is not used: 0 ends a chain.
  */
 struct mp_gone {
 	unsigned int nr;
+	uint8_t heads[MP_GONE_KEYS];
 	struct {
 		int id;
 		uint8_t next;
 	} records[MP_GONE_MAX + 1];
 };
 
-/* The heads of a key's chains in both sets, to be looked at with one load */
-union mp_gone_heads {
-	uint8_t of[2];
-	uint16_t any;
-};
-
 struct mp_channel {
 	/*
-	 * The batch: commands from cmds to cmd_next are collected.  cmd_next
-	 * is below cmd_flush whenever a public function returns, so that a
-	 * request has room without asking.
+	 * What is looked at without the lock, see megapipe-inline.h.  All of it
+	 * is NULL while the channel is shared: then "apart" is used.
 	 */
-	_Alignas(64) struct megapipe_cmd *cmd_next;
-	struct megapipe_cmd *cmd_flush;
-	struct megapipe_cmd *cmds;
+	_Alignas(64) struct mp_hot hot;
+	struct mp_hot *at;		/* &hot or &apart */
 
-	/* Fetched completions: from ev_next to ev_end are to be handed out. */
-	struct megapipe_event *ev_next;
-	struct megapipe_event *ev_end;
-	struct megapipe_event *ev_limit;	/* fetch up to here */
-	struct megapipe_event *events;
+	/*
+	 * The batch: commands from cmds to at->cmd_next are collected.  It is
+	 * below cmd_flush whenever a public function returns, so that a request
+	 * has room without asking.
+	 */
+	struct mp_hot_cmd *cmds;
+	struct mp_hot_cmd *cmd_flush;
+
+	/* Fetched completions: at->ev_next to at->ev_limit are to be handed out. */
+	struct mp_hot_event *events;
+	struct mp_hot_event *ev_room;	/* fetch up to here */
+	size_t ev_capacity;
 
 	bool shared;			/* see mp_set_shared() */
 	int fd;				/* -1: destroyed */
 	unsigned int fetch;		/* completions to fetch at once */
-	size_t ev_capacity;
 	unsigned int max_dispatch;	/* the kernel's */
 
 	/* Copies of the iovecs and addresses that collected commands point to */
 	size_t aside_used;
 	unsigned char *aside;
 
-	/*
-	 * Handles given up in this epoch and in the one before it, see
-	 * dispatch.c.
-	 */
-	unsigned int epoch;
-	bool lagging;			/* the last run left commands */
-	union mp_gone_heads gone_heads[MP_GONE_KEYS];
-	struct mp_gone gone[2];
-
+	struct mp_gone gone;		/* see dispatch.c */
+	struct mp_hot apart;
+	struct megapipe_dispatch run;	/* the argument of the system call */
 	pthread_mutex_t mutex;		/* of all of it, if it is shared */
-	struct megapipe_cmd grave;	/* takes requests after mp_destroy() */
+	struct mp_hot_cmd grave;	/* takes requests after mp_destroy() */
 	struct mp_channel *next_free;
 };
 
@@ -102,16 +94,19 @@ int mp_open_device(struct megapipe_info *info);
 
 /* ---- request.c --------------------------------------------------------- */
 
-int mp_run(struct mp_channel *ch, unsigned int min_events, int64_t timeout_ns,
-	   const sigset_t *sigmask);
-int mp_drain(struct mp_channel *ch, const struct megapipe_cmd *below);
+int mp_drain(struct mp_channel *ch, const struct mp_hot_cmd *below);
 
 /* ---- dispatch.c -------------------------------------------------------- */
 
-void mp_rewind(struct mp_channel *ch);
+int mp_run(struct mp_channel *ch);
 int mp_make_room(struct mp_channel *ch, size_t nr);
-int mp_forget(mp_handle handle);
-void mp_disown(struct mp_channel *ch, const struct megapipe_event *ev);
+int mp_forget(struct mp_channel *ch, int id);
+void mp_disown(struct mp_channel *ch, const struct mp_hot_event *ev);
+
+static inline unsigned int mp_collected(const struct mp_channel *ch)
+{
+	return (unsigned int)(ch->at->cmd_next - ch->cmds);
+}
 
 /* The lock of a shared channel; that of any other costs a glance. */
 static inline void mp_lock(struct mp_channel *ch)

@@ -4,87 +4,54 @@
  *
  * A request writes one command behind those already collected.  The batch is
  * handed to the kernel, in the order of the requests,
- *   (i)   when it holds as many commands as the threshold (mp_push() here),
+ *   (i)   when it holds as many commands as the threshold (collect() here),
  *   (ii)  when the program asks for a completion and none is left of those
  *	   fetched (mp_dispatch()),
  *   (iii) when the program says so (mp_flush()).
  * The same system call fetches completions as far as the buffer has room.
  */
 #include <limits.h>
-#include <signal.h>
 #include <string.h>
 
 #include "internal.h"
 
 #define MP_ALIGN	_Alignof(struct iovec)
 
-_Static_assert(sizeof(struct megapipe_cmd) == 32, "ABI");
-_Static_assert(sizeof(struct megapipe_event) == 32, "ABI");
-_Static_assert(sizeof(struct megapipe_dispatch) == 64, "ABI");
+#define SAME(field)							\
+	_Static_assert(offsetof(struct mp_hot_cmd, field) ==		\
+		       offsetof(struct megapipe_cmd, field), "ABI")
 
-/*
- * One system call: the collected commands go in, completions come out.
- * Returns the number of completions fetched.  Commands that the kernel has not
- * consumed stay collected, in order, whatever is returned.
- */
-int mp_run(struct mp_channel *ch, unsigned int min_events, int64_t timeout_ns,
-	   const sigset_t *sigmask)
-{
-	size_t nr = (size_t)(ch->cmd_next - ch->cmds);
-	struct megapipe_dispatch run = {
-		.cmds = mp_address(ch->cmds),
-		.nr_cmds = (uint32_t)nr,
-		.min_events = min_events,
-		.timeout_ns = timeout_ns,
-		.sigmask = mp_address(sigmask),
-		.sigsetsize = sigmask ? (NSIG - 1) / 8 : 0,
-	};
-	int fetched;
-
-	if (unlikely(ch->fd < 0))
-		return -EBADF;
-	if (ch->ev_next == ch->ev_end)
-		mp_rewind(ch);
-	run.events = mp_address(ch->ev_end);
-	run.max_events = (uint32_t)(ch->ev_limit - ch->ev_end);
-
-	fetched = mp_sys_ioctl(ch->fd, MEGAPIPE_IOC_DISPATCH, &run);
-	if (fetched > 0)
-		ch->ev_end += fetched;
-	ch->lagging = run.done_cmds != nr;
-	if (likely(run.done_cmds == nr)) {
-		ch->cmd_next = ch->cmds;
-		ch->aside_used = 0;
-	} else if (run.done_cmds) {
-		nr -= run.done_cmds;
-		memmove(ch->cmds, ch->cmds + run.done_cmds,
-			nr * sizeof(*ch->cmds));
-		ch->cmd_next = ch->cmds + nr;
-	}
-	return fetched;
-}
+SAME(op);
+SAME(flags);
+SAME(resv);
+SAME(handle);
+SAME(addr);
+SAME(arg);
+SAME(len);
+SAME(aux);
+_Static_assert(sizeof(struct mp_hot_cmd) == sizeof(struct megapipe_cmd), "ABI");
 
 /*
  * Hand commands over until the last one collected is before 'below'.  A batch
  * stops early when a command failed and the buffer had no room for saying so:
  * then room is made, enough for all that are left to fail.
  */
-int mp_drain(struct mp_channel *ch, const struct megapipe_cmd *below)
+int mp_drain(struct mp_channel *ch, const struct mp_hot_cmd *below)
 {
-	const struct megapipe_cmd *before;
+	const struct mp_hot_cmd *before;
 	bool roomy = false;
 	int ret;
 
-	while (ch->cmd_next >= below) {
-		before = ch->cmd_next;
-		ret = mp_run(ch, 0, 0, NULL);
+	while (ch->at->cmd_next >= below) {
+		before = ch->at->cmd_next;
+		ret = mp_run(ch);
 		if (ret < 0)
 			return ret;
-		if (likely(ch->cmd_next < below))
+		if (likely(ch->at->cmd_next < below))
 			break;
-		if (roomy && ch->cmd_next == before)
+		if (roomy && ch->at->cmd_next == before)
 			return -EPROTO;		/* consumes nothing */
-		ret = mp_make_room(ch, (size_t)(ch->cmd_next - ch->cmds));
+		ret = mp_make_room(ch, mp_collected(ch));
 		if (ret)
 			return ret;
 		roomy = true;
@@ -92,35 +59,30 @@ int mp_drain(struct mp_channel *ch, const struct megapipe_cmd *below)
 	return 0;
 }
 
-/* The threshold is reached.  An error means that the request is not taken. */
-static __attribute__((noinline)) int batch_full(struct mp_channel *ch)
+/*
+ * Collect a command, of a channel that is nobody else's just now.  An error when
+ * the threshold is reached means that this one is not taken.
+ */
+static int collect(struct mp_channel *ch, const struct mp_hot_cmd *cmd)
 {
-	int ret = mp_drain(ch, ch->cmd_flush);
+	int ret;
 
-	if (likely(!ret) || ch->cmd_next == ch->cmds)
+	*ch->at->cmd_next = *cmd;
+	if (likely(++ch->at->cmd_next < ch->cmd_flush))
 		return 0;
-	ch->cmd_next--;
+	ret = mp_drain(ch, ch->cmd_flush);
+	if (likely(!ret) || ch->at->cmd_next == ch->cmds)
+		return 0;
+	ch->at->cmd_next--;
 	return ret;
-}
-
-/* Collect a command of a channel that is nobody else's just now. */
-static inline int collect(struct mp_channel *ch, struct megapipe_cmd cmd)
-{
-	*ch->cmd_next = cmd;
-	if (likely(++ch->cmd_next < ch->cmd_flush))
-		return 0;
-	return batch_full(ch);
 }
 
 /* The fields one by one: a structure would be built on the fast path already. */
 static __attribute__((noinline)) int
-push_shared(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
-	    uint64_t addr, uint64_t arg, uint32_t len, uint32_t aux)
+push_slow(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
+	  uint64_t addr, uint64_t arg, uint32_t len, uint32_t aux)
 {
-	int ret;
-
-	mp_lock(ch);
-	ret = collect(ch, (struct megapipe_cmd) {
+	const struct mp_hot_cmd cmd = {
 		.op = op,
 		.flags = flags,
 		.handle = handle,
@@ -128,20 +90,27 @@ push_shared(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
 		.arg = arg,
 		.len = len,
 		.aux = aux,
-	});
+	};
+	int ret;
+
+	mp_lock(ch);
+	ret = collect(ch, &cmd);
 	mp_unlock(ch);
 	return ret;
 }
 
-static inline int push(mp_handle handle, struct megapipe_cmd cmd)
+static inline int push(mp_handle handle, struct mp_hot_cmd cmd)
 {
-	if (unlikely(!handle.channel || handle.id <= 0))
+	struct mp_channel *ch = handle.channel;
+
+	if (unlikely(!ch || handle.id <= 0))
 		return -EBADF;
-	if (unlikely(handle.channel->shared))
-		return push_shared(handle.channel, cmd.op, cmd.flags, handle.id,
-				   cmd.addr, cmd.arg, cmd.len, cmd.aux);
+	if (unlikely(ch->hot.cmd_next >= ch->hot.cmd_limit))
+		return push_slow(ch, cmd.op, cmd.flags, handle.id, cmd.addr,
+				 cmd.arg, cmd.len, cmd.aux);
 	cmd.handle = handle.id;
-	return collect(handle.channel, cmd);
+	*ch->hot.cmd_next++ = cmd;
+	return 0;
 }
 
 /*
@@ -149,8 +118,8 @@ static inline int push(mp_handle handle, struct megapipe_cmd cmd)
  * at once, while the kernel reads it when it runs the command: so that is
  * copied, beside the batch, and the field of the command points to the copy.
  */
-static int push_with(mp_handle handle, struct megapipe_cmd *cmd,
-		     __u64 *field, const void *what, size_t bytes)
+static int push_with(mp_handle handle, struct mp_hot_cmd *cmd,
+		     uint64_t *field, const void *what, size_t bytes)
 {
 	struct mp_channel *ch = handle.channel;
 	int ret = 0;
@@ -165,7 +134,7 @@ static int push_with(mp_handle handle, struct megapipe_cmd *cmd,
 		*field = mp_address(ch->aside + ch->aside_used);
 		ch->aside_used += (bytes + MP_ALIGN - 1) / MP_ALIGN * MP_ALIGN;
 		cmd->handle = handle.id;
-		ret = collect(ch, *cmd);
+		ret = collect(ch, cmd);
 	}
 	mp_unlock(ch);
 	return ret;
@@ -202,7 +171,7 @@ static int register_descriptor(struct mp_channel *ch, int fd, void *cookie,
 	 * refusal that an mp_unregister() or mp_close() still in the batch
 	 * would have prevented: descriptor registered already, no handle left.
 	 */
-	if (unlikely(id < 0) && ch->cmd_next > ch->cmds &&
+	if (unlikely(id < 0) && ch->at->cmd_next > ch->cmds &&
 	    !mp_drain(ch, ch->cmds + 1))
 		id = mp_sys_ioctl(ch->fd, MEGAPIPE_IOC_REGISTER, &reg);
 	return id;
@@ -223,7 +192,7 @@ int mp_register(struct mp_channel *channel, int fd, void *cookie,
 		if (cpu_mask)
 			return -EINVAL;
 		*handle = new_handle;
-		return push(new_handle, (struct megapipe_cmd) {
+		return push(new_handle, (struct mp_hot_cmd) {
 			.op = MEGAPIPE_OP_COOKIE,
 			.arg = mp_address(cookie),
 		});
@@ -240,20 +209,16 @@ int mp_register(struct mp_channel *channel, int fd, void *cookie,
 
 static int give_up(mp_handle handle, uint8_t op)
 {
+	const struct mp_hot_cmd cmd = { .op = op, .handle = handle.id };
 	struct mp_channel *ch = handle.channel;
-	int ret = 0;
+	int ret;
 
 	if (unlikely(!ch || handle.id <= 0))
 		return -EBADF;
 	mp_lock(ch);
-	/* Only what is in the buffer or in the batch has completions to come. */
-	if (ch->ev_next != ch->ev_end || ch->cmd_next != ch->cmds)
-		ret = mp_forget(handle);
+	ret = mp_forget(ch, handle.id);
 	if (likely(!ret))
-		ret = collect(ch, (struct megapipe_cmd) {
-			.op = op,
-			.handle = handle.id,
-		});
+		ret = collect(ch, &cmd);
 	mp_unlock(ch);
 	return ret;
 }
@@ -270,7 +235,7 @@ int mp_close(mp_handle handle)
 
 int mp_accept(mp_handle handle, unsigned int count, bool is_lwsocket)
 {
-	return push(handle, (struct megapipe_cmd) {
+	return push(handle, (struct mp_hot_cmd) {
 		.op = MEGAPIPE_OP_ACCEPT,
 		.flags = is_lwsocket ? MEGAPIPE_CMD_LWSOCKET : 0,
 		.len = count,
@@ -286,7 +251,7 @@ static inline bool is_address(const struct sockaddr *addr, socklen_t len)
 int mp_connect(mp_handle handle, const struct sockaddr *addr,
 	       socklen_t addrlen)
 {
-	struct megapipe_cmd cmd = {
+	struct mp_hot_cmd cmd = {
 		.op = MEGAPIPE_OP_CONNECT,
 		.len = addrlen,
 	};
@@ -307,7 +272,7 @@ static inline int transfer(mp_handle handle, uint8_t op, const void *buf,
 {
 	if (!is_buffer(buf, size))
 		return -EINVAL;
-	return push(handle, (struct megapipe_cmd) {
+	return push(handle, (struct mp_hot_cmd) {
 		.op = op,
 		.addr = mp_address(buf),
 		.len = (uint32_t)size,
@@ -317,7 +282,7 @@ static inline int transfer(mp_handle handle, uint8_t op, const void *buf,
 static int transfer_vector(mp_handle handle, uint8_t op,
 			   const struct iovec *iov, int iovcnt)
 {
-	struct megapipe_cmd cmd = {
+	struct mp_hot_cmd cmd = {
 		.op = op,
 		.len = (uint32_t)iovcnt,
 	};
@@ -343,7 +308,7 @@ int mp_recvfrom(mp_handle handle, void *buf, size_t size,
 {
 	if (!is_buffer(buf, size) || !addr || !room)
 		return -EINVAL;
-	return push(handle, (struct megapipe_cmd) {
+	return push(handle, (struct mp_hot_cmd) {
 		.op = MEGAPIPE_OP_RECVFROM,
 		.addr = mp_address(buf),
 		.len = (uint32_t)size,
@@ -365,7 +330,7 @@ int mp_writev(mp_handle handle, const struct iovec *iov, int iovcnt)
 int mp_sendto(mp_handle handle, const void *buf, size_t size,
 	      const struct sockaddr *addr, socklen_t addrlen)
 {
-	struct megapipe_cmd cmd = {
+	struct mp_hot_cmd cmd = {
 		.op = MEGAPIPE_OP_SENDTO,
 		.addr = mp_address(buf),
 		.len = (uint32_t)size,
@@ -383,7 +348,7 @@ int mp_sendfile(mp_handle handle, int fd, int64_t offset, size_t size)
 		return -EINVAL;
 	if (fd < 0)
 		return -EBADF;
-	return push(handle, (struct megapipe_cmd) {
+	return push(handle, (struct mp_hot_cmd) {
 		.op = MEGAPIPE_OP_SENDFILE,
 		.len = (uint32_t)size,
 		.arg = (uint64_t)offset,
@@ -393,7 +358,7 @@ int mp_sendfile(mp_handle handle, int fd, int64_t offset, size_t size)
 
 int mp_poll(mp_handle handle, uint32_t events)
 {
-	return push(handle, (struct megapipe_cmd) {
+	return push(handle, (struct mp_hot_cmd) {
 		.op = MEGAPIPE_OP_POLL,
 		.aux = events,
 	});
@@ -401,12 +366,12 @@ int mp_poll(mp_handle handle, uint32_t events)
 
 int mp_disconnect(mp_handle handle)
 {
-	return push(handle, (struct megapipe_cmd) {
+	return push(handle, (struct mp_hot_cmd) {
 		.op = MEGAPIPE_OP_DISCONNECT,
 	});
 }
 
 int mp_cancel(mp_handle handle)
 {
-	return push(handle, (struct megapipe_cmd) { .op = MEGAPIPE_OP_CANCEL });
+	return push(handle, (struct mp_hot_cmd) { .op = MEGAPIPE_OP_CANCEL });
 }

@@ -13,13 +13,13 @@
 static int act(mp_handle handle, unsigned long request, void *arg)
 {
 	struct mp_channel *ch = handle.channel;
-	const struct megapipe_cmd *cmd;
+	const struct mp_hot_cmd *cmd;
 	int ret = 0;
 
 	if (!ch || handle.id <= 0 || ch->fd < 0)
 		return -EBADF;
 	mp_lock(ch);
-	for (cmd = ch->cmds; cmd < ch->cmd_next; cmd++) {
+	for (cmd = ch->cmds; cmd < ch->at->cmd_next; cmd++) {
 		if (cmd->handle == handle.id) {
 			ret = mp_drain(ch, ch->cmds + 1);
 			break;

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,12 +32,25 @@ int mp_sys_open(const char *path)
 	return result(open(path, O_RDWR | O_CLOEXEC), saved_errno);
 }
 
+#ifdef __x86_64__
+/* The one that is called all the time, without the detour over errno */
+int mp_sys_ioctl(int fd, unsigned long request, void *arg)
+{
+	long ret;
+
+	__asm__ volatile("syscall" : "=a"(ret)
+			 : "0"(SYS_ioctl), "D"((long)fd), "S"(request), "d"(arg)
+			 : "rcx", "r11", "memory");
+	return (int)ret;
+}
+#else
 int mp_sys_ioctl(int fd, unsigned long request, void *arg)
 {
 	int saved_errno = errno;
 
 	return result(ioctl(fd, request, arg), saved_errno);
 }
+#endif
 
 /* Returns 1 when it is readable, 0 when the time is over (negative: never). */
 int mp_sys_poll(int fd, int64_t timeout_ns, const sigset_t *sigmask)

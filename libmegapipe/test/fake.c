@@ -116,6 +116,8 @@ static void drop(int handle)
 {
 	unsigned int i, kept = 0;
 
+	if (fake.keep)
+		return;
 	for (i = 0; i < fake.nr_ready; i++)
 		if (fake.ready[i].handle != handle)
 			fake.ready[kept++] = fake.ready[i];

@@ -46,6 +46,7 @@ struct fake {
 	int dispatch_result;	/* 0: do it; or an error, nothing consumed */
 	bool interrupted;	/* consume, but then there is a signal */
 	bool stuck;		/* consume nothing and say nothing */
+	bool keep;		/* completions of dropped handles too */
 	bool instant;		/* reads and writes complete as they are run */
 	int stale[FAKE_LOG];	/* handles: commands on them fail, -EBADF */
 	unsigned int nr_stale;

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT
+/*
+ * MegaPipe without its library: the same server, whose commands and completions
+ * are written and read in place, as one would who knows the ABI by heart. It is
+ * there to be compared with: the library may not cost much more.
+ */
+#include "api.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/megapipe.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define BATCH_MAX	1024
+#define BATCH_DEFAULT	64		/* the library's */
+#define FETCH		256		/* the library's */
+
+typedef int io_handle;
+
+struct io {
+	int fd;
+	unsigned int batch;
+	unsigned int nr_cmds;
+	struct megapipe_cmd cmds[BATCH_MAX];
+	struct megapipe_event events[FETCH];
+};
+
+/* Commands go in, completions come out; -errno. */
+static int io_run(struct io *io, unsigned int room, unsigned int wait_for, int64_t timeout_ns)
+{
+	struct megapipe_dispatch run = {
+		.cmds = (uintptr_t)io->cmds,
+		.nr_cmds = io->nr_cmds,
+		.events = (uintptr_t)io->events,
+		.max_events = room,
+		.min_events = wait_for,
+		.timeout_ns = timeout_ns,
+	};
+	int n = ioctl(io->fd, MEGAPIPE_IOC_DISPATCH, &run);
+
+	/* Left over is only what failed without room to say so: this server is wrong. */
+	if (run.done_cmds != io->nr_cmds)
+		return n < 0 ? -errno : -EPROTO;
+	io->nr_cmds = 0;
+	return n < 0 ? -errno : n;
+}
+
+static int io_flush(struct io *io)
+{
+	return io_run(io, 0, 0, 0);
+}
+
+static inline int io_push(struct io *io, struct megapipe_cmd cmd)
+{
+	io->cmds[io->nr_cmds++] = cmd;
+	return __builtin_expect(io->nr_cmds >= io->batch, 0) ? io_flush(io) : 0;
+}
+
+static int io_open(struct io *io, unsigned int batch)
+{
+	io->batch = batch && batch < BATCH_MAX ? batch : BATCH_DEFAULT;
+	io->fd = open("/dev/megapipe", O_RDWR | O_CLOEXEC);
+	return io->fd < 0 ? -errno : 0;
+}
+
+static void io_shut(struct io *io)
+{
+	close(io->fd);
+}
+
+static int io_listen(struct io *io, int fd, void *cookie, const cpu_set_t *mask,
+		     io_handle *handle)
+{
+	struct megapipe_register reg = {
+		.fd = fd,
+		.flags = mask ? MEGAPIPE_REG_PARTITION : 0,
+		.cookie = (uintptr_t)cookie,
+		.cpu_mask = (uintptr_t)mask,
+		.cpu_mask_size = mask ? sizeof(*mask) : 0,
+	};
+
+	*handle = ioctl(io->fd, MEGAPIPE_IOC_REGISTER, &reg);
+	return *handle < 0 ? -errno : 0;
+}
+
+static inline int io_name(struct io *io, int socket, void *cookie, io_handle *handle)
+{
+	if (!(socket & MEGAPIPE_HANDLE_LWSOCKET))
+		return io_listen(io, socket, cookie, NULL, handle);
+	*handle = socket;
+	return io_push(io, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_COOKIE,
+		.handle = socket,
+		.arg = (uintptr_t)cookie,
+	});
+}
+
+static inline int io_accept(struct io *io, io_handle listener, bool lwsocket)
+{
+	return io_push(io, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_ACCEPT,
+		.handle = listener,
+		.flags = lwsocket ? MEGAPIPE_CMD_LWSOCKET : 0,
+	});
+}
+
+static inline int io_read(struct io *io, io_handle handle, void *buf, size_t size)
+{
+	return io_push(io, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_READ,
+		.handle = handle,
+		.addr = (uintptr_t)buf,
+		.len = size,
+	});
+}
+
+static inline int io_write(struct io *io, io_handle handle, const void *buf, size_t size)
+{
+	return io_push(io, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_WRITE,
+		.handle = handle,
+		.addr = (uintptr_t)buf,
+		.len = size,
+	});
+}
+
+static inline int io_close(struct io *io, io_handle handle)
+{
+	return io_push(io, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_CLOSE,
+		.handle = handle,
+	});
+}
+
+static int io_stats(struct io *io, uint64_t *foreign, uint64_t *dispatches)
+{
+	struct megapipe_stats stats;
+
+	if (ioctl(io->fd, MEGAPIPE_IOC_STATS, &stats) < 0)
+		return -errno;
+	*foreign = stats.accepts_foreign;
+	*dispatches = stats.dispatches;
+	return 0;
+}
+
+#include "megapipe_server.h"
+
+static inline void take(struct worker *w, const struct megapipe_event *event)
+{
+	struct connection *c = (void *)(uintptr_t)event->cookie;
+
+	if (event->op == MEGAPIPE_OP_ACCEPT)
+		accepted(w, event->res);
+	else if (event->op != MEGAPIPE_OP_READ && event->op != MEGAPIPE_OP_WRITE)
+		count(&w->counters.errors, 1);
+	else if (c->handle != event->handle)
+		return;			/* fetched before it was closed */
+	else if (event->op == MEGAPIPE_OP_READ)
+		has_read(w, c, event->res);
+	else
+		has_written(w, c, event->res);
+}
+
+static void raw_run(struct worker *w)
+{
+	struct channel_state *s = w->state;
+
+	while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
+		int n = io_run(&s->io, FETCH, 1, s->wait_us * 1000);
+
+		if (n == 0) {
+			accept_for_ever(w);
+			continue;
+		}
+		if (n < 0) {
+			if (n == -EINTR)
+				continue;
+			count(&w->counters.errors, 1);
+			return;
+		}
+		for (int i = 0; i < n; i++)
+			take(w, &s->io.events[i]);
+	}
+}
+
+const struct api api_megapipe_raw = {
+	.name = "megapipe-raw",
+	.has_channels = true,
+	.knows_foreign = true,
+	.open = server_open,
+	.run = raw_run,
+	.refresh = server_refresh,
+	.close = server_close,
+};

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ping-pong over MegaPipe, whole but for how a request is made and where
+ * completions come from: libmegapipe in api_megapipe.c, ioctl()s by hand in
+ * api_megapipe_raw.c. So the two differ in nothing else, and what the library
+ * costs is the difference. Each of them defines before it includes this:
+ *
+ *	struct io, io_handle	a channel; a socket in it
+ *	io_open(), io_shut()	the channel
+ *	io_listen()		register the listener
+ *	io_name()		register what was accepted
+ *	io_accept(), io_read(), io_write(), io_close(), io_flush()
+ *	io_stats()		what the kernel has counted
+ *
+ * A connection has two buffers, so that the next read goes out together with the
+ * write of what was read before:
+ *
+ *	read completes (A)  -> write A, read into B
+ *	read completes (B)  -> write B, read into A
+ *
+ * and if a read completes before the write of the other buffer did, it is held
+ * until then: at most one write is under way, and the order is the client's.
+ */
+#ifndef PINGPONG_MEGAPIPE_SERVER_H
+#define PINGPONG_MEGAPIPE_SERVER_H
+
+#define CHUNK_BYTES	(1 << 20)	/* of connections allocated at a time */
+#define RETRY_US	50000		/* when out of handles */
+#define CACHE_LINE	64
+
+struct connection {
+	struct connection *next;	/* while free */
+	io_handle handle;
+	uint64_t bytes;			/* of the current message, echoed */
+	unsigned int reading;		/* buffer 0 or 1 that is read into */
+	int writing;			/* bytes under way; 0 = no write is */
+	int held;			/* bytes read, to be written next */
+	bool ended;			/* end of file, but a write is under way */
+	unsigned char buffers[];	/* two */
+};
+
+struct chunk {
+	_Alignas(CACHE_LINE) struct chunk *next;
+	unsigned char connections[];
+};
+
+struct channel_state {
+	struct io io;
+	io_handle listener;
+	bool accepting;
+	int64_t wait_us;		/* for completions; for ever if accepting */
+	size_t buffer_bytes;
+	struct connection *free;
+	struct chunk *chunks;
+};
+
+static unsigned char *buffer(const struct channel_state *s, struct connection *c,
+			     unsigned int which)
+{
+	return c->buffers + which * s->buffer_bytes;
+}
+
+static int grow(struct channel_state *s)
+{
+	const size_t bytes = sizeof(struct connection) + 2 * s->buffer_bytes;
+	const size_t each = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+	const size_t nr = CHUNK_BYTES / each ?: 1;
+	struct chunk *chunk = aligned_alloc(CACHE_LINE, sizeof(*chunk) + nr * each);
+
+	if (!chunk)
+		return -ENOMEM;
+	memset(chunk, 0, sizeof(*chunk) + nr * each);
+	chunk->next = s->chunks;
+	s->chunks = chunk;
+	for (size_t i = 0; i < nr; i++) {
+		struct connection *c = (struct connection *)(chunk->connections + i * each);
+
+		c->next = s->free;
+		s->free = c;
+	}
+	return 0;
+}
+
+static struct connection *connection_get(struct channel_state *s)
+{
+	struct connection *c = s->free;
+
+	if (!c && grow(s))
+		return NULL;
+	c = s->free;
+	s->free = c->next;
+	c->bytes = 0;
+	c->reading = 0;
+	c->writing = 0;
+	c->held = 0;
+	c->ended = false;
+	return c;
+}
+
+static void accept_for_ever(struct worker *w)
+{
+	struct channel_state *s = w->state;
+
+	s->accepting = !io_accept(&s->io, s->listener, w->options->lwsocket);
+	s->wait_us = s->accepting ? -1 : RETRY_US;
+}
+
+/*
+ * The memory may serve the next connection at once, even if the kernel still has
+ * a read into it: requests run in order, and this close is before any of its.
+ */
+static void close_connection(struct worker *w, struct connection *c)
+{
+	struct channel_state *s = w->state;
+
+	if (io_close(&s->io, c->handle))
+		count(&w->counters.errors, 1);
+	memset(&c->handle, 0, sizeof(c->handle));
+	c->next = s->free;
+	s->free = c;
+	if (!s->accepting)
+		accept_for_ever(w);
+}
+
+static void fail_connection(struct worker *w, struct connection *c)
+{
+	count(&w->counters.errors, 1);
+	close_connection(w, c);
+}
+
+/* Write the buffer that was read into, and read into the other. */
+static void turn(struct worker *w, struct connection *c, int n)
+{
+	struct channel_state *s = w->state;
+	const unsigned char *full = buffer(s, c, c->reading);
+	const io_handle handle = c->handle;
+
+	c->writing = n;
+	c->held = 0;
+	c->reading = !c->reading;
+	if (io_write(&s->io, handle, full, n) ||
+	    io_read(&s->io, handle, buffer(s, c, c->reading), s->buffer_bytes))
+		fail_connection(w, c);
+}
+
+static void accepted(struct worker *w, int socket)
+{
+	struct channel_state *s = w->state;
+	struct connection *c;
+
+	if (socket < 0) {
+		count(&w->counters.errors, 1);
+		s->accepting = false;
+		s->wait_us = RETRY_US;
+		return;
+	}
+	count(&w->counters.connections, 1);
+	/* An lwsocket is known to the channel: naming it is no system call. */
+	count(&w->counters.syscalls, !w->options->lwsocket);
+	c = connection_get(s);
+	if (!c || io_name(&s->io, socket, c, &c->handle)) {
+		count(&w->counters.errors, 1);
+		if (!w->options->lwsocket)
+			close(socket);
+		return;
+	}
+	if (io_read(&s->io, c->handle, buffer(s, c, c->reading), s->buffer_bytes))
+		fail_connection(w, c);
+}
+
+static void has_read(struct worker *w, struct connection *c, int n)
+{
+	if (n < 0)
+		fail_connection(w, c);
+	else if (n == 0 && c->writing)
+		c->ended = true;
+	else if (n == 0)
+		close_connection(w, c);
+	else if (c->writing)
+		c->held = n;
+	else
+		turn(w, c, n);
+}
+
+static void has_written(struct worker *w, struct connection *c, int n)
+{
+	if (n != c->writing) {
+		fail_connection(w, c);
+		return;
+	}
+	count_bytes(w, &c->bytes, n);
+	c->writing = 0;
+	if (c->ended)
+		close_connection(w, c);
+	else if (c->held)
+		turn(w, c, c->held);
+}
+
+/* This thread's CPU, and its share of the CPUs that no thread has. */
+static void partition_of(const struct worker *w, cpu_set_t *mask)
+{
+	const struct options *o = w->options;
+	const long nr_cpus = sysconf(_SC_NPROCESSORS_CONF);
+	cpu_set_t taken;
+
+	CPU_ZERO(&taken);
+	for (unsigned int i = 0; i < o->threads; i++)
+		CPU_SET(o->cpus[i], &taken);
+	CPU_ZERO(mask);
+	CPU_SET(w->cpu, mask);
+	for (unsigned int cpu = 0; cpu < nr_cpus && cpu < CPU_SETSIZE; cpu++)
+		if (!CPU_ISSET(cpu, &taken) && cpu % o->threads == w->index)
+			CPU_SET(cpu, mask);
+}
+
+static int server_open(struct worker *w)
+{
+	const struct options *o = w->options;
+	struct channel_state *s = calloc(1, sizeof(*s));
+	cpu_set_t mask;
+	int err;
+
+	if (!s)
+		return -ENOMEM;
+	w->state = s;
+	s->buffer_bytes = o->size < BUFFER_BYTES ? o->size : BUFFER_BYTES;
+	partition_of(w, &mask);
+	err = io_open(&s->io, o->batch);
+	if (!err)
+		err = grow(s);
+	if (!err)
+		err = io_listen(&s->io, w->listener, w, o->partition ? &mask : NULL,
+				&s->listener);
+	if (err)
+		return err;
+	accept_for_ever(w);
+	/* Now, not when the thread first waits: the server says that it listens. */
+	return s->accepting ? io_flush(&s->io) : -EIO;
+}
+
+/*
+ * In main's thread: the one call of a channel that is not its owner's. It only
+ * reads the kernel's counters.
+ */
+static void server_refresh(struct worker *w)
+{
+	struct channel_state *s = w->state;
+	uint64_t foreign, dispatches;
+
+	if (io_stats(&s->io, &foreign, &dispatches))
+		return;
+	atomic_store(&w->counters.foreign_accepts, foreign);
+	atomic_store(&w->counters.dispatches, dispatches);
+}
+
+static void server_close(struct worker *w)
+{
+	struct channel_state *s = w->state;
+	struct chunk *chunk;
+
+	/* First: until then the kernel may write to the connections' buffers. */
+	io_shut(&s->io);
+	while ((chunk = s->chunks)) {
+		s->chunks = chunk->next;
+		free(chunk);
+	}
+	free(s);
+}
+
+#endif

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libmegapipe for programs that count instructions: include this instead of
+ * megapipe.h, and mp_read(), mp_write() and mp_dispatch() are inlined where
+ * nothing is to be waited for, refused or handed over; for all else they call
+ * the library, as they do without this header.  They do not look for pointers to
+ * channels and events that are NULL (a handle { NULL, 0 } is still -EBADF).
+ *
+ * What stands here of the library's insides is part of its binary interface: it
+ * changes only together with the number in its soname.
+ */
+#ifndef MEGAPIPE_INLINE_H
+#define MEGAPIPE_INLINE_H
+
+#include <errno.h>
+#include <limits.h>
+
+#include "megapipe.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A command and a completion, as the kernel takes and gives them */
+struct mp_hot_cmd {
+	uint8_t op;
+	uint8_t flags;
+	uint16_t resv;
+	int32_t handle;
+	uint64_t addr;
+	uint64_t arg;
+	uint32_t len;
+	uint32_t aux;
+};
+
+struct mp_hot_event {
+	uint64_t cookie;
+	int32_t handle;
+	int32_t res;
+	uint16_t op;
+	uint16_t flags;
+	uint32_t aux;
+	uint64_t data;
+};
+
+#define MP_HOT_READ	2
+#define MP_HOT_WRITE	5
+
+/*
+ * What a channel begins with: where the next command goes and the next completion
+ * is; below the limits there is nothing else to look at.  For a channel that
+ * threads share, and one that is destroyed, no limit is above.
+ */
+struct mp_hot {
+	struct mp_hot_cmd *cmd_next;
+	struct mp_hot_cmd *cmd_limit;
+	struct mp_hot_event *ev_next;
+	struct mp_hot_event *ev_limit;
+};
+
+/* enum mp_command of each kind of command that the kernel knows */
+extern const uint8_t mp_command_of[256];
+
+/*
+ * Nothing is fetched: do it.  Returns how many there are now, 0 or -errno as
+ * mp_dispatch(), or MP_HOT_WAIT: call mp_dispatch().
+ */
+#define MP_HOT_WAIT	INT_MAX
+int mp_hot_fetch(struct mp_channel *channel, int64_t timeout_us);
+
+static inline struct mp_hot *mp_hot(struct mp_channel *channel)
+{
+	return (struct mp_hot *)(void *)channel;
+}
+
+/* Whether the fast path may take this one; then it goes to cmd_next. */
+static inline bool mp_hot_room(mp_handle handle, const void *buf, size_t size)
+{
+	return __builtin_expect(handle.id > 0 && buf && size - 1 < INT_MAX &&
+				mp_hot(handle.channel)->cmd_next <
+				mp_hot(handle.channel)->cmd_limit, 1);
+}
+
+static inline void mp_hot_push(mp_handle handle, uint8_t op, const void *buf,
+			       size_t size)
+{
+	struct mp_hot *hot = mp_hot(handle.channel);
+	struct mp_hot_cmd *cmd = hot->cmd_next;
+
+	cmd->op = op;
+	cmd->flags = 0;
+	cmd->resv = 0;
+	cmd->handle = handle.id;
+	cmd->addr = (uintptr_t)buf;
+	cmd->arg = 0;
+	cmd->len = (uint32_t)size;
+	cmd->aux = 0;
+	hot->cmd_next = cmd + 1;
+}
+
+static inline void mp_hot_take(struct mp_channel *channel, struct mp_hot *hot,
+			       struct mp_event *event)
+{
+	const struct mp_hot_event *ev = hot->ev_next++;
+
+	event->cookie = (void *)(uintptr_t)ev->cookie;
+	event->handle.channel = channel;
+	event->handle.id = ev->handle;
+	event->cmd = (enum mp_command)mp_command_of[(uint8_t)ev->op];
+	event->result = ev->res;
+	event->flags = ev->flags;
+	event->backlog = ev->aux;
+}
+
+static inline int mp_inline_read(mp_handle handle, void *buf, size_t size)
+{
+	if (!mp_hot_room(handle, buf, size))
+		return mp_read(handle, buf, size);
+	mp_hot_push(handle, MP_HOT_READ, buf, size);
+	return 0;
+}
+
+static inline int mp_inline_write(mp_handle handle, const void *buf,
+				  size_t size)
+{
+	if (!mp_hot_room(handle, buf, size))
+		return mp_write(handle, buf, size);
+	mp_hot_push(handle, MP_HOT_WRITE, buf, size);
+	return 0;
+}
+
+/* By way of a copy, so that *event itself need not be in memory. */
+static inline int mp_hot_wait(struct mp_channel *channel,
+			      struct mp_event *event, int64_t timeout_us)
+{
+	struct mp_event fetched;
+	int ret;
+
+	__builtin_memset(&fetched, 0, sizeof(fetched));
+	ret = mp_dispatch(channel, &fetched, timeout_us);
+	*event = fetched;
+	return ret;
+}
+
+static inline int mp_inline_dispatch(struct mp_channel *channel,
+				     struct mp_event *event, int64_t timeout_us)
+{
+	int ret;
+
+	while (__builtin_expect(mp_hot(channel)->ev_next >=
+				mp_hot(channel)->ev_limit, 0)) {
+		ret = mp_hot_fetch(channel, timeout_us);
+		if (ret == MP_HOT_WAIT)
+			return mp_hot_wait(channel, event, timeout_us);
+		if (ret <= 0)
+			return ret;
+	}
+	mp_hot_take(channel, mp_hot(channel), event);
+	return 1;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#ifndef MP_HOT_NO_MACROS
+#define mp_read		mp_inline_read
+#define mp_write	mp_inline_write
+#define mp_dispatch	mp_inline_dispatch
+#endif
+
+#endif /* MEGAPIPE_INLINE_H */
