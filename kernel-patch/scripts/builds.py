@@ -188,6 +188,12 @@ class Builds:
             return folders + [name for name in objects if not name.startswith(tuple(folders))]
         return objects + (["net/megapipe/"] if have.get("MEGAPIPE") == "y" else [])
 
+    @staticmethod
+    def made(objects: Path, target: str) -> list[Path]:
+        """The objects that a target stands for."""
+        path = objects / target
+        return sorted(path.rglob("*.o")) if target.endswith("/") else [path]
+
     # The proofs: each returns what it has shown, or raises CheckError
 
     def builds(self, variant: Variant) -> str:
@@ -207,17 +213,15 @@ class Builds:
             objects = places[name] = self.work / ("stock" if pristine else "patched-x86_64")
             have = self.configure(tree, objects, variant)
             targets = self.targets(have)
-            if self.whole:
-                for old in objects.glob("net/**/*.o"):
-                    old.unlink()
+            for target in targets:
+                for old in self.made(objects, target):
+                    old.unlink(missing_ok=True)
             self.make(tree, objects, targets, variant)
         found = {
             name: {
                 str(path.relative_to(objects))
                 for target in targets
-                for path in (
-                    (objects / target).rglob("*.o") if target.endswith("/") else [objects / target]
-                )
+                for path in self.made(objects, target)
             }
             for name, objects in places.items()
         }
