@@ -107,6 +107,7 @@ def test_name_line(page: Path) -> None:
     assert sorted(names.split(", ")) == sorted([page.stem, *links])
 
 
+@pytest.mark.skipif(not shutil.which("man"), reason="there is no man here")
 @pytest.mark.parametrize("page", FULL, ids=lambda page: page.name)
 def test_page_is_clean(page: Path) -> None:
     """No warning of groff, no code too wide for 80 columns; nor of mandoc where there is one."""
