@@ -973,8 +973,6 @@ static void send_batch(struct thread *t)
 	t->events[2 * BATCH] = canary;
 	ret = call(t->channel, MEGAPIPE_IOC_DISPATCH, &dispatch);
 	done = dispatch.done_cmds;
-	if (ret == -EINVAL && dispatch.sigmask)
-		return;
 	if (ret < 0 && ret != -EINTR) {
 		broken("dispatch", ret);
 		return;
