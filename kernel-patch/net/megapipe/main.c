@@ -51,6 +51,7 @@
  * Each structure's comment says it.  In short: mp_channel.ready and
  * mp_handle.events are atomic; everything else of a channel and of its handles
  * is under the channel's mutex.  Maps of partitions are read under RCU.
+ * Counters are read without the mutex, by those who watch (fdinfo).
  *
  * Life of a command
  * -----------------
@@ -72,8 +73,9 @@
  * Its sources of events are cut first, then its memory waits for the list that
  * it may be on (mp_handle_retire()), and that of an lwsocket also for RCU.
  *
- * A channel ends with its file.  An ioctl holds a reference to the file, so
- * release finds nobody inside; a grace period later no callback is either.
+ * A channel ends with its file, or with its address space if that is earlier
+ * (mp_channel_flush()).  An ioctl holds a reference to the file, so release
+ * finds nobody inside; a grace period later no callback is either.
  */
 
 #include <linux/init.h>
