@@ -176,6 +176,7 @@ int mp_accept_register(struct mp_channel *channel, struct file *f,
 				 mp_file_wait(&l->file, &sock->wq.wait,
 					      mp_accept_wake_shared));
 	if (l->partition) {
+		channel->partitions++;
 		init_waitqueue_func_entry(&l->wait, mp_accept_wake);
 		add_wait_queue(&mp_partition_sock(l->partition)->wq.wait,
 			       &l->wait);
@@ -545,6 +546,7 @@ void mp_accept_detach(struct mp_handle *handle)
 	WRITE_ONCE(l->pending, false);
 	mp_accept_pass_on(l);
 	if (l->partition) {
+		handle->channel->partitions--;
 		remove_wait_queue(&mp_partition_sock(l->partition)->wq.wait,
 				  &l->wait);
 		/* Before the file: the listener takes over the connections. */

@@ -123,14 +123,16 @@ static __poll_t mp_channel_poll(struct file *file, poll_table *pt)
 	return mp_queue_pending(channel) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
+/* The owner may be changing it meanwhile, see struct mp_channel */
+#define mp_peek(counter)	data_race(counter)
+
 /* The counters now.  Each is right; they need not be of the same moment. */
 static void mp_channel_snapshot(const struct mp_channel *channel,
 				struct megapipe_stats *stats)
 {
-	*stats = data_race(channel->stats);
-	stats->handles = data_race(channel->handles.count);
-	stats->lwsockets =
-		data_race(channel->handles.kinds[MP_KIND_LWSOCKET]);
+	*stats = mp_peek(channel->stats);
+	stats->handles = mp_peek(channel->handles.count);
+	stats->lwsockets = mp_peek(channel->handles.kinds[MP_KIND_LWSOCKET]);
 }
 
 /* MEGAPIPE_IOC_INFO */
@@ -317,11 +319,11 @@ static void mp_channel_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "handles:\t%llu\n", stats.handles);
 	seq_printf(m, "max_handles:\t%u\n", channel->handles.max);
 	seq_printf(m, "files:\t%u\n",
-		   data_race(channel->handles.kinds[MP_KIND_FILE]));
+		   mp_peek(channel->handles.kinds[MP_KIND_FILE]));
 	seq_printf(m, "listeners:\t%u\n",
-		   data_race(channel->handles.kinds[MP_KIND_LISTENER]));
+		   mp_peek(channel->handles.kinds[MP_KIND_LISTENER]));
 	seq_printf(m, "lwsockets:\t%llu\n", stats.lwsockets);
-	seq_printf(m, "partitions:\t%u\n", data_race(channel->partitions));
+	seq_printf(m, "partitions:\t%u\n", mp_peek(channel->partitions));
 	seq_printf(m, "dispatches:\t%llu\n", stats.dispatches);
 	seq_printf(m, "commands:\t%llu\n", stats.commands);
 	seq_printf(m, "completions:\t%llu\n", stats.events);
@@ -333,7 +335,7 @@ static void mp_channel_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_puts(m, "batches:\t");
 	for (i = 0; i < MP_BATCH_SIZES; i++)
 		seq_printf(m, "%s%llu", i ? " " : "",
-			   data_race(channel->batches[i]));
+			   mp_peek(channel->batches[i]));
 	seq_putc(m, '\n');
 }
 #endif

@@ -321,7 +321,7 @@ TEST(pointers__of_this_program_are_understood)
 	close(pair[1]);
 }
 
-static volatile sig_atomic_t signals;
+static sig_atomic_t signals;
 
 static void count_signal(int nr)
 {

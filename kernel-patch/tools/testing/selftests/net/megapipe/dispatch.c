@@ -17,7 +17,7 @@
 #define MS		1000000LL
 #define KERNEL_NSIG	64
 
-static volatile sig_atomic_t signals;
+static sig_atomic_t signals;
 
 static void count_signal(int nr)
 {
@@ -434,9 +434,8 @@ TEST(threads__all_are_woken)
 		for (i = 0; i < THREADS; i++)
 			mp_submit(channel, mp_cmd_read(handles[i], &sink,
 						       sizeof(sink)));
-		for (i = 0; i < THREADS; i++) {
+		for (i = 0; i < THREADS; i++)
 			start_waiter(&waiters[i], channel, MP_DEADLINE_NS);
-		}
 		/* Half of the rounds find them asleep. */
 		if (round % 2)
 			usleep(1000);
@@ -467,7 +466,7 @@ static int die_waiting(void *arg)
 /* A process that shares the address space dies in its sleep. */
 TEST_F(wait, threads__one_that_is_killed_does_not_keep_the_channel)
 {
-	static char stack[65536] __attribute__((aligned(16)));
+	static char stack[65536];
 	int status;
 	pid_t pid;
 
@@ -538,6 +537,7 @@ static void give_page(int uffd, void *page)
 
 TEST_F(wait, stall__blocks_this_channel_only)
 {
+	struct pollfd pollfd = { .fd = self->channel, .events = POLLIN };
 	struct stall s = { .channel = self->channel };
 	char path[64], text[2048];
 	int uffd, other, handle, fd, info;
@@ -564,8 +564,7 @@ TEST_F(wait, stall__blocks_this_channel_only)
 	info = mp_must(open(path, O_RDONLY | O_CLOEXEC));
 	EXPECT_GT(read(info, text, sizeof(text)), 0);
 	close(info);
-	EXPECT_EQ(poll(&(struct pollfd){ .fd = self->channel,
-					 .events = POLLIN }, 1, 0), 0);
+	EXPECT_EQ(poll(&pollfd, 1, 0), 0);
 
 	give_page(uffd, s.page);
 	pthread_join(s.thread, NULL);
