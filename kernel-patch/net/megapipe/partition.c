@@ -634,3 +634,7 @@ out:
 	rcu_read_unlock();
 	return heir;
 }
+
+#ifdef CONFIG_MEGAPIPE_KUNIT_TEST
+#include "partition_kunit.c"
+#endif
