@@ -11,11 +11,24 @@
  * Lifetime.  Others reach an lwsocket in three ways, all under RCU and without
  * a reference: callbacks through sk_user_data, wake-ups through sk_wq, and
  * packet filters through sk_socket.  All three pointers are gone when the
- * connection has been closed, but readers may still be using them.  So a closed
- * lwsocket is either freed after a grace period, or kept for the channel's next
- * accept as it is: its wait queue stays initialised and its sock.file stays
- * NULL, and a callback that comes late raises an event on the next connection,
- * which then finds nothing to read.
+ * connection has been closed or has become a descriptor, but readers may still
+ * be using them.  So the lwsocket is then either freed after a grace period, or
+ * kept for the channel's next accept as it is:
+ *
+ *  - A callback that comes late raises an event on whatever the handle is then.
+ *    Retired or spare, it has MP_EV_QUEUED set and the event is dropped; in use
+ *    again, it is looked at once for nothing.  Only mp_handle.events and .ready
+ *    are touched, and the channel is the same for life.
+ *  - The wait queue stays initialised; a late wake-up finds nobody, or again
+ *    makes somebody look once for nothing.
+ *  - sock.file stays NULL, which is what filters, cls_flow and time stamping
+ *    look for.
+ *  - sock.flags are changed by TCP under the lock of its struct sock only, which
+ *    also covers taking sk_socket away.  Others only read SOCK_NO_INODE, which
+ *    is always set.
+ *
+ * The callbacks that an lwsocket's sock has when closed stay with it and do
+ * nothing without user data: they never see the memory again.
  */
 
 #include <linux/file.h>
@@ -33,7 +46,7 @@
 
 static struct kmem_cache *mp_lwsocket_cache __ro_after_init;
 
-/* What an idle connection costs: docs/lwsocket-memory.md of the project */
+/* What an idle connection costs, and what no change should make it cost more */
 #if defined(CONFIG_64BIT) && L1_CACHE_BYTES <= 64 && \
 	!defined(CONFIG_DEBUG_SPINLOCK) && !defined(CONFIG_LOCKDEP)
 static_assert(sizeof(struct mp_lwsocket) <= 256);
@@ -164,7 +177,13 @@ bool mp_lwsocket_eligible(const struct sock *sk)
 	       !(READ_ONCE(sk->sk_tsflags) & SOF_TIMESTAMPING_TX_RECORD_MASK);
 }
 
-/* What inet_accept() and sock_graft() do, for an lwsocket */
+/*
+ * What inet_accept() and sock_graft() do, for an lwsocket.
+ *
+ * But for security_sock_graft(), which gives the connection's label to the inode
+ * (SELinux) or a label to a connection without one (AppArmor): here is no inode,
+ * and the connection got its label when it was cloned from the listener.
+ */
 void mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
 		       const struct socket *listener)
 {
