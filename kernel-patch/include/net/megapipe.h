@@ -21,17 +21,22 @@ DECLARE_STATIC_KEY_FALSE(megapipe_partitions_exist);
 struct sock *__megapipe_select_listener(struct sock *sk, __be16 sport);
 struct sock *__megapipe_migrate_listener(struct sock *sk,
 					 const struct sock *migrating_sk);
+const struct sock *__megapipe_common_listener(const struct sock *sk);
+bool __megapipe_is_leaving(const struct sock *sk);
+void __megapipe_listen(struct sock *listener);
+int __megapipe_setsockopt_begin(const struct sock *sk, int level, int name);
+int __megapipe_setsockopt_end(struct sock *sk);
 bool megapipe_is_channel(const struct file *file);
 
 /*
- * The listener that takes a handshake which arrived on this CPU: @sk, or the
- * partition of its accept queue that serves the CPU.  Called with
- * rcu_read_lock() held; takes no reference, as the lookup itself.
+ * The listener that takes a packet which arrived on this CPU: @sk, which was
+ * looked up, or the partition of its accept queue that serves the CPU.  Called
+ * with rcu_read_lock() held; takes no reference, as the lookup itself.
  */
 static inline struct sock *megapipe_select_listener(struct sock *sk,
 						    __be16 sport)
 {
-	if (static_branch_unlikely(&megapipe_partitions_exist) && sk)
+	if (static_branch_unlikely(&megapipe_partitions_exist))
 		return __megapipe_select_listener(sk, sport);
 	return sk;
 }
@@ -48,6 +53,49 @@ megapipe_migrate_listener(struct sock *sk, const struct sock *migrating_sk)
 	return NULL;
 }
 
+/*
+ * May a connection still be added to the queue of @sk, which does not listen?
+ * A partition that closes takes those that are on their way.
+ */
+static inline bool megapipe_is_leaving(const struct sock *sk)
+{
+	return static_branch_unlikely(&megapipe_partitions_exist) &&
+	       __megapipe_is_leaving(sk);
+}
+
+/* The socket that remembers SYN floods: for a partition, its listener */
+static inline const struct sock *
+megapipe_common_listener(const struct sock *sk)
+{
+	if (static_branch_unlikely(&megapipe_partitions_exist))
+		return __megapipe_common_listener(sk);
+	return sk;
+}
+
+/* listen() of @sk, which is locked and has its new backlog, begins. */
+static inline void megapipe_listen(struct sock *sk)
+{
+	if (static_branch_unlikely(&megapipe_partitions_exist))
+		__megapipe_listen(sk);
+}
+
+/* May the option be set?  -EBUSY: partitions could not take it over. */
+static inline int megapipe_setsockopt_begin(const struct sock *sk, int level,
+					    int name)
+{
+	if (static_branch_unlikely(&megapipe_partitions_exist))
+		return __megapipe_setsockopt_begin(sk, level, name);
+	return 0;
+}
+
+/* An option was set: let the partitions of @sk take it over. */
+static inline int megapipe_setsockopt_end(struct sock *sk)
+{
+	if (static_branch_unlikely(&megapipe_partitions_exist))
+		return __megapipe_setsockopt_end(sk);
+	return 0;
+}
+
 #else
 
 static inline struct sock *megapipe_select_listener(struct sock *sk,
@@ -60,6 +108,32 @@ static inline struct sock *
 megapipe_migrate_listener(struct sock *sk, const struct sock *migrating_sk)
 {
 	return NULL;
+}
+
+static inline bool megapipe_is_leaving(const struct sock *sk)
+{
+	return false;
+}
+
+static inline const struct sock *
+megapipe_common_listener(const struct sock *sk)
+{
+	return sk;
+}
+
+static inline void megapipe_listen(struct sock *sk)
+{
+}
+
+static inline int megapipe_setsockopt_begin(const struct sock *sk, int level,
+					    int name)
+{
+	return 0;
+}
+
+static inline int megapipe_setsockopt_end(struct sock *sk)
+{
+	return 0;
 }
 
 static inline bool megapipe_is_channel(const struct file *file)

@@ -51,6 +51,9 @@
  * @forever: until cancelled
  * @lwsocket: as lwsockets
  * @count: connections still to accept, unless @forever
+ * @accepts: connections accepted
+ * @accepts_foreign: of these, those whose last packet came to another CPU
+ * @migrated_in: of the partition, as far as the channel has counted them
  */
 struct mp_listener {
 	struct mp_file		file;
@@ -61,6 +64,9 @@ struct mp_listener {
 	bool			forever;
 	bool			lwsocket;
 	u32			count;
+	u64			accepts;
+	u64			accepts_foreign;
+	u64			migrated_in;
 };
 
 static struct mp_listener *mp_listener(struct mp_handle *handle)
@@ -263,14 +269,20 @@ static struct sock *mp_accept_take(struct socket *sock)
 }
 
 /* The connection is the program's now, as @result. */
-static void mp_accept_done(struct mp_channel *channel, s32 listener, s32 result,
+static void mp_accept_done(struct mp_listener *l, s32 result,
 			   const struct sock *sk)
 {
 	bool foreign = READ_ONCE(sk->sk_incoming_cpu) != raw_smp_processor_id();
+	struct mp_channel *channel = l->file.handle.channel;
 
-	if (foreign)
+	l->accepts++;
+	channel->stats.accepts++;
+	if (foreign) {
+		l->accepts_foreign++;
 		channel->stats.accepts_foreign++;
-	trace_megapipe_accept(channel->id, listener, result, foreign, sk);
+	}
+	trace_megapipe_accept(channel->id, l->file.handle.id, result, foreign,
+			      sk);
 }
 
 /*
@@ -318,7 +330,7 @@ static int mp_accept_fd(struct mp_listener *l, struct socket *sock,
 	__inet_accept(sock, newsock, sk);
 	release_sock(sk);
 
-	mp_accept_done(l->file.handle.channel, l->file.handle.id, fd, sk);
+	mp_accept_done(l, fd, sk);
 	fd_install(fd, file);
 	return fd;
 
@@ -345,6 +357,8 @@ static int mp_accept_other(struct mp_listener *l)
 		put_unused_fd(fd);
 		return PTR_ERR(file);
 	}
+	l->accepts++;
+	handle->channel->stats.accepts++;
 	trace_megapipe_accept(handle->channel->id, handle->id, fd, false,
 			      sock_from_file(file)->sk);
 	fd_install(fd, file);
@@ -410,7 +424,7 @@ static int mp_accept_lwsocket(struct mp_listener *l, struct socket *sock)
 		ret = fd;
 		goto out_remove;
 	}
-	mp_accept_done(channel, l->file.handle.id, lw->handle.id, sk);
+	mp_accept_done(l, lw->handle.id, sk);
 	mp_lwsocket_graft(lw, sk, sock);
 	return lw->handle.id;
 
@@ -428,6 +442,22 @@ static bool mp_accept_listening(const struct mp_listener *l)
 
 	return inet_sk_state_load(sk) == TCP_LISTEN &&
 	       !(READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN);
+}
+
+/*
+ * Count the connections that other partitions left to this one.  They are
+ * counted in the partition when they come, and here when the channel looks.
+ */
+static void mp_accept_count_migrated(struct mp_listener *l)
+{
+	u64 migrated_in;
+
+	if (!l->partition)
+		return;
+	migrated_in = mp_partition_migrated_in(l->partition);
+	l->file.handle.channel->stats.migrated_in +=
+		migrated_in - l->migrated_in;
+	l->migrated_in = migrated_in;
 }
 
 static u16 mp_accept_flags(const struct mp_listener *l, int ret)
@@ -482,8 +512,6 @@ void mp_accept_run(struct mp_handle *handle)
 			 */
 			break;
 		}
-		if (ret >= 0)
-			channel->stats.accepts++;
 		if (ret < 0 || (!l->forever && !--l->count))
 			WRITE_ONCE(l->pending, false);
 		mp_queue_post(channel, handle->id, handle->cookie,
@@ -491,6 +519,7 @@ void mp_accept_run(struct mp_handle *handle)
 			      mp_accept_queue_len(sock));
 	}
 
+	mp_accept_count_migrated(l);
 	if (!l->pending) {
 		mp_accept_pass_on(l);
 	} else if (unlikely(!mp_accept_listening(l))) {
@@ -539,6 +568,28 @@ void mp_accept_cancel(struct mp_handle *handle)
 	mp_queue_again(handle, 0);
 }
 
+/* MEGAPIPE_IOC_LISTENER */
+void mp_accept_describe(struct mp_handle *handle,
+			struct megapipe_listener *listener)
+{
+	struct mp_listener *l = mp_listener(handle);
+	const struct socket *sock = l->file.handle.sock;
+
+	mp_accept_count_migrated(l);
+	listener->partitions = mp_partition_count(sock);
+	if (l->partition) {
+		listener->cpus = mp_partition_cpus(l->partition);
+		/* After shutdown() and listen() the handle is an ordinary one. */
+		if (listener->cpus)
+			sock = mp_partition_sock(l->partition);
+	}
+	listener->queued = READ_ONCE(sock->sk->sk_ack_backlog);
+	listener->backlog = READ_ONCE(sock->sk->sk_max_ack_backlog);
+	listener->accepts = l->accepts;
+	listener->accepts_foreign = l->accepts_foreign;
+	listener->migrated_in = l->migrated_in;
+}
+
 void mp_accept_detach(struct mp_handle *handle)
 {
 	struct mp_listener *l = mp_listener(handle);
@@ -547,6 +598,7 @@ void mp_accept_detach(struct mp_handle *handle)
 	mp_accept_pass_on(l);
 	if (l->partition) {
 		handle->channel->partitions--;
+		mp_accept_count_migrated(l);
 		remove_wait_queue(&mp_partition_sock(l->partition)->wq.wait,
 				  &l->wait);
 		/* Before the file: the listener takes over the connections. */

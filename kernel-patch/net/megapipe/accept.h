@@ -9,6 +9,7 @@
 
 struct file;
 struct megapipe_cmd;
+struct megapipe_listener;
 struct megapipe_register;
 struct mp_channel;
 struct mp_handle;
@@ -20,6 +21,8 @@ int mp_accept_register(struct mp_channel *channel, struct file *file,
 		       const struct megapipe_register *reg);
 int mp_accept_start(struct mp_handle *handle, const struct megapipe_cmd *cmd);
 void mp_accept_cancel(struct mp_handle *handle);
+void mp_accept_describe(struct mp_handle *handle,
+			struct megapipe_listener *listener);
 
 /* accept.c APIs: events */
 void mp_accept_run(struct mp_handle *handle);

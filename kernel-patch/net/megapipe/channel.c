@@ -14,6 +14,7 @@
 #include <linux/uaccess.h>
 #include <net/megapipe.h>
 
+#include "accept.h"
 #include "channel.h"
 #include "file.h"
 #include "lwsocket.h"
@@ -178,6 +179,30 @@ static long mp_channel_register(struct mp_channel *channel, void *arg,
 	return ret;
 }
 
+static long mp_channel_listener(struct mp_channel *channel, void *arg,
+				void __user *user)
+{
+	struct megapipe_listener *listener = arg;
+	struct mp_handle *handle;
+	long ret = 0;
+
+	if (listener->resv ||
+	    memchr_inv(listener->resv2, 0, sizeof(listener->resv2)))
+		return -EINVAL;
+
+	if (mutex_lock_killable(&channel->mutex))
+		return -EINTR;
+	handle = mp_handle_lookup(channel, listener->handle);
+	if (!handle)
+		ret = -EBADF;
+	else if (handle->kind != MP_KIND_LISTENER)
+		ret = -EOPNOTSUPP;
+	else
+		mp_accept_describe(handle, listener);
+	mutex_unlock(&channel->mutex);
+	return ret;
+}
+
 /**
  * union mp_ioctl_arg - room for the structure of any ioctl but DISPATCH
  * @info: MEGAPIPE_IOC_INFO
@@ -186,6 +211,7 @@ static long mp_channel_register(struct mp_channel *channel, void *arg,
  * @opt: MEGAPIPE_IOC_SETSOCKOPT, MEGAPIPE_IOC_GETSOCKOPT
  * @name: MEGAPIPE_IOC_SOCKNAME
  * @tofd: MEGAPIPE_IOC_TOFD
+ * @listener: MEGAPIPE_IOC_LISTENER
  */
 union mp_ioctl_arg {
 	struct megapipe_info		info;
@@ -194,6 +220,7 @@ union mp_ioctl_arg {
 	struct megapipe_sockopt		opt;
 	struct megapipe_sockname	name;
 	struct megapipe_tofd		tofd;
+	struct megapipe_listener	listener;
 };
 
 /**
@@ -248,6 +275,11 @@ static const struct mp_ioctl mp_ioctls[] = {
 		.cmd	= MEGAPIPE_IOC_TOFD,
 		.min	= offsetofend(struct megapipe_tofd, flags),
 		.run	= mp_sockopt_tofd,
+	},
+	{
+		.cmd	= MEGAPIPE_IOC_LISTENER,
+		.min	= offsetofend(struct megapipe_listener, migrated_in),
+		.run	= mp_channel_listener,
 	},
 };
 

@@ -37,8 +37,8 @@
  * From the outside in:
  *
  *	mp_channel.mutex	all ioctls of a channel, dropped while asleep
- *	mp_partition_mutex	membership of groups
- *	lock_sock()		a socket; the listener's before the partition's
+ *	lock_sock()		a socket; a listener's, which also protects who is in
+ *				its group, before a partition's
  *	sk_callback_lock	sk_wq, sk_socket, sk_user_data, callbacks
  *	wait queue of a socket, then that of the channel
  *
