@@ -37,8 +37,10 @@
 #define ADD_MEM(d, o, s) INSN(BPF_STX | BPF_ATOMIC | BPF_DW, d, s, o, BPF_ADD)
 #define JEQ_IMM(d, i, o) INSN(BPF_JMP | BPF_JEQ | BPF_K, d, 0, o, i)
 #define JNE_IMM(d, i, o) INSN(BPF_JMP | BPF_JNE | BPF_K, d, 0, o, i)
+/* Two instructions long */
 #define MAP(d, fd)	INSN(BPF_LD | BPF_DW | BPF_IMM, d, BPF_PSEUDO_MAP_FD, \
-			     0, fd), INSN(0, 0, 0, 0, 0)
+			     0, fd)
+#define MAP_END()	INSN(0, 0, 0, 0, 0)
 #define CALL(f)		INSN(BPF_JMP | BPF_CALL, 0, 0, 0, f)
 #define EXIT()		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
 
@@ -190,6 +192,7 @@ static int load_egress(int map, int port)
 		MOV(BPF_REG_2, BPF_REG_10),
 		ADD_IMM(BPF_REG_2, -4),
 		MAP(BPF_REG_1, map),
+		MAP_END(),
 		CALL(BPF_FUNC_map_lookup_elem),
 		JEQ_IMM(BPF_REG_0, 0, 4),
 		MOV_IMM(BPF_REG_1, 1),
@@ -351,6 +354,7 @@ TEST_F(cg, sockmap__makes_a_descriptor)
 			MOV(BPF_REG_3, BPF_REG_10),
 			ADD_IMM(BPF_REG_3, -4),
 			MAP(BPF_REG_2, map),
+			MAP_END(),
 			MOV(BPF_REG_1, BPF_REG_6),
 			MOV_IMM(BPF_REG_4, 0),
 			CALL(BPF_FUNC_sock_map_update),

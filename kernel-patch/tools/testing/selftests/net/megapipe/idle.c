@@ -78,7 +78,7 @@ static void shrink_slabs(void)
 		closedir(dir);
 }
 
-static long long meminfo(const char *name)
+static long long memory_line(const char *name)
 {
 	FILE *file = fopen("/proc/meminfo", "re");
 	long long value = -1;
@@ -120,7 +120,7 @@ static long long kernel_bytes(void)
 	/* Wait for RCU and work queues to free what they will. */
 	for (i = 0; i < 20; i++) {
 		shrink_slabs();
-		now = meminfo("Slab:") + meminfo("VmallocUsed:") -
+		now = memory_line("Slab:") + memory_line("VmallocUsed:") -
 		      slab_bytes("request_sock_TCP") - slab_bytes("TCP");
 		if (now == last)
 			break;
