@@ -47,7 +47,7 @@
 #define GUARD		(64 << 20)	/* behind it: lengths may be wrong */
 #define HOLE		(64 << 10)	/* mapped now and then */
 #define FILE_SIZE	(256 << 10)
-#define WORKER_COMMANDS	60000		/* then it is replaced */
+#define WORKER_COMMANDS	15000		/* then it is replaced */
 #define LEAST_PERCENT	30
 
 /**
