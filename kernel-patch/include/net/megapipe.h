@@ -88,21 +88,27 @@ static inline int megapipe_setsockopt_begin(const struct sock *sk, int level,
 	return 0;
 }
 
-/* An option was set: let the partitions of @sk take it over. */
-static inline int megapipe_setsockopt_end(struct sock *sk)
+/*
+ * setsockopt() returns @err; if that is success, let the partitions of @sk take
+ * the option over.
+ */
+static inline int megapipe_setsockopt_end(struct sock *sk, int err)
 {
-	if (static_branch_unlikely(&megapipe_partitions_exist))
+	if (static_branch_unlikely(&megapipe_partitions_exist) && !err)
 		return __megapipe_setsockopt_end(sk);
-	return 0;
+	return err;
 }
 
 #else
 
-static inline struct sock *megapipe_select_listener(struct sock *sk,
-						    __be16 sport)
-{
-	return sk;
-}
+/*
+ * Macros, so that the compiler makes the same code as without them, down to the
+ * choice of registers: with inline functions it does not.
+ */
+#define megapipe_select_listener(sk, sport)	({ (void)(sport); (sk); })
+#define megapipe_setsockopt_begin(sk, level, name) \
+	({ (void)(sk); (void)(level); (void)(name); 0; })
+#define megapipe_setsockopt_end(sk, err)	({ (void)(sk); (err); })
 
 static inline struct sock *
 megapipe_migrate_listener(struct sock *sk, const struct sock *migrating_sk)
@@ -123,17 +129,6 @@ megapipe_common_listener(const struct sock *sk)
 
 static inline void megapipe_listen(struct sock *sk)
 {
-}
-
-static inline int megapipe_setsockopt_begin(const struct sock *sk, int level,
-					    int name)
-{
-	return 0;
-}
-
-static inline int megapipe_setsockopt_end(struct sock *sk)
-{
-	return 0;
 }
 
 static inline bool megapipe_is_channel(const struct file *file)
