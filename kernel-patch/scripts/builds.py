@@ -69,6 +69,7 @@ VARIANTS = (
     Variant("IA32_EMULATION=n", {"IA32_EMULATION": "n"}),
     Variant("no tracing, no BPF", {"EXPERT": "y", **NO_TRACING}),
     Variant("PROC_FS=n", {"EXPERT": "y", "PROC_FS": "n"}),
+    Variant("KUNIT=y", {"KUNIT": "y", "MEGAPIPE_KUNIT_TEST": "y"}),
     Variant("PREEMPT_RT=y", {"EXPERT": "y", "PREEMPT_RT": "y"}),
     Variant("i386", {"64BIT": "n"}, arch="i386", link=True),
 )
