@@ -179,6 +179,51 @@ static inline int client_open(struct server *s, bool is_lwsocket,
 	return fd;
 }
 
+/*
+ * A server with one connection of either kind, and its client:
+ *
+ *	client <--- TCP ---> handle (lwsocket, or descriptor fd)
+ */
+struct pair {
+	struct server s;
+	mp_handle h;
+	int client;
+};
+
+static inline struct pair pair_open(bool is_lwsocket, void *cookie)
+{
+	struct pair p;
+
+	server_open(&p.s, AF_INET, 64);
+	p.client = client_open(&p.s, is_lwsocket, cookie, &p.h);
+	return p;
+}
+
+/* The same, but accepted and registered by hand; *fd is the descriptor. */
+static inline struct pair pair_open_registered(int *fd, void *cookie)
+{
+	struct pair p;
+
+	server_open(&p.s, AF_INET, 64);
+	p.client = client_connect(&p.s);
+	*fd = accept(p.s.listener, NULL, NULL);
+	ASSERT(*fd >= 0);
+	ASSERT_EQ(mp_register(p.s.channel, *fd, cookie, NULL, &p.h), 0);
+	return p;
+}
+
+static inline void pair_close(struct pair *p)
+{
+	close(p->client);
+	server_close(&p->s);
+}
+
+static inline void both_kinds(void (*run)(bool is_lwsocket))
+{
+	run(true);
+	run(false);
+}
+
 static inline struct mp_stats stats_of(struct mp_channel *channel)
 {
 	struct mp_stats stats;

@@ -6,28 +6,18 @@
 
 static char buf[256];
 
-static void both_kinds(void (*run)(bool is_lwsocket))
-{
-	run(true);
-	run(false);
-}
-
 static void eof(bool is_lwsocket)
 {
-	struct server s;
-	mp_handle h;
-	int client;
+	struct pair p = pair_open(is_lwsocket, buf);
 
-	server_open(&s, AF_INET, 64);
-	client = client_open(&s, is_lwsocket, buf, &h);
-	ASSERT_EQ(mp_read(h, buf, sizeof(buf)), 0);
-	expect_silence(s.channel);
-	close(client);
-	expect_result(s.channel, h, MP_READ, 0);
+	ASSERT_EQ(mp_read(p.h, buf, sizeof(buf)), 0);
+	expect_silence(p.s.channel);
+	close(p.client);
+	expect_result(p.s.channel, p.h, MP_READ, 0);
 	/* And again, as often as one asks. */
-	ASSERT_EQ(mp_read(h, buf, sizeof(buf)), 0);
-	expect_result(s.channel, h, MP_READ, 0);
-	server_close(&s);
+	ASSERT_EQ(mp_read(p.h, buf, sizeof(buf)), 0);
+	expect_result(p.s.channel, p.h, MP_READ, 0);
+	server_close(&p.s);
 }
 
 static void read__end_of_file(void)
@@ -37,22 +27,18 @@ static void read__end_of_file(void)
 
 static void reset(bool is_lwsocket)
 {
-	struct server s;
-	mp_handle h;
-	int client;
+	struct pair p = pair_open(is_lwsocket, buf);
 
-	server_open(&s, AF_INET, 64);
-	client = client_open(&s, is_lwsocket, buf, &h);
-	ASSERT_EQ(mp_read(h, buf, sizeof(buf)), 0);
-	expect_silence(s.channel);
-	client_reset(client);
-	expect_result(s.channel, h, MP_READ, -ECONNRESET);
-	ASSERT_EQ(mp_read(h, buf, sizeof(buf)), 0);
-	expect_result(s.channel, h, MP_READ, 0);
-	ASSERT_EQ(mp_close(h), 0);
-	ASSERT_EQ(mp_flush(s.channel), 0);
-	EXPECT_EQ(stats_of(s.channel).handles, 1);
-	server_close(&s);
+	ASSERT_EQ(mp_read(p.h, buf, sizeof(buf)), 0);
+	expect_silence(p.s.channel);
+	client_reset(p.client);
+	expect_result(p.s.channel, p.h, MP_READ, -ECONNRESET);
+	ASSERT_EQ(mp_read(p.h, buf, sizeof(buf)), 0);
+	expect_result(p.s.channel, p.h, MP_READ, 0);
+	ASSERT_EQ(mp_close(p.h), 0);
+	ASSERT_EQ(mp_flush(p.s.channel), 0);
+	EXPECT_EQ(stats_of(p.s.channel).handles, 1);
+	server_close(&p.s);
 }
 
 static void read__reset(void)
@@ -63,28 +49,24 @@ static void read__reset(void)
 /* What the peer still sends is read, then comes the end of file. */
 static void disconnect(bool is_lwsocket)
 {
-	struct server s;
-	mp_handle h;
-	int client;
+	struct pair p = pair_open(is_lwsocket, buf);
 
-	server_open(&s, AF_INET, 64);
-	client = client_open(&s, is_lwsocket, buf, &h);
-	ASSERT_EQ(mp_write(h, "bye", 3), 0);
-	ASSERT_EQ(mp_disconnect(h), 0);
-	expect_result(s.channel, h, MP_WRITE, 3);
-	expect_result(s.channel, h, MP_DISCONNECT, 0);
-	EXPECT_EQ(recv(client, buf, 3, MSG_WAITALL), 3);
-	EXPECT(client_sees_end(client));
-	close(client);
-	ASSERT_EQ(mp_read(h, buf, sizeof(buf)), 0);
-	expect_result(s.channel, h, MP_READ, 0);
-	ASSERT_EQ(mp_write(h, buf, 1), 0);
-	expect_result(s.channel, h, MP_WRITE, -EPIPE);
-	EXPECT_EQ(stats_of(s.channel).handles, 2);
-	ASSERT_EQ(mp_close(h), 0);
-	ASSERT_EQ(mp_flush(s.channel), 0);
-	EXPECT_EQ(stats_of(s.channel).handles, 1);
-	server_close(&s);
+	ASSERT_EQ(mp_write(p.h, "bye", 3), 0);
+	ASSERT_EQ(mp_disconnect(p.h), 0);
+	expect_result(p.s.channel, p.h, MP_WRITE, 3);
+	expect_result(p.s.channel, p.h, MP_DISCONNECT, 0);
+	EXPECT_EQ(recv(p.client, buf, 3, MSG_WAITALL), 3);
+	EXPECT(client_sees_end(p.client));
+	close(p.client);
+	ASSERT_EQ(mp_read(p.h, buf, sizeof(buf)), 0);
+	expect_result(p.s.channel, p.h, MP_READ, 0);
+	ASSERT_EQ(mp_write(p.h, buf, 1), 0);
+	expect_result(p.s.channel, p.h, MP_WRITE, -EPIPE);
+	EXPECT_EQ(stats_of(p.s.channel).handles, 2);
+	ASSERT_EQ(mp_close(p.h), 0);
+	ASSERT_EQ(mp_flush(p.s.channel), 0);
+	EXPECT_EQ(stats_of(p.s.channel).handles, 1);
+	server_close(&p.s);
 }
 
 static void disconnect__after_the_write(void)
@@ -94,19 +76,15 @@ static void disconnect__after_the_write(void)
 
 static void close_it(bool is_lwsocket)
 {
-	struct server s;
-	mp_handle h;
-	int client;
+	struct pair p = pair_open(is_lwsocket, buf);
 
-	server_open(&s, AF_INET, 64);
-	client = client_open(&s, is_lwsocket, buf, &h);
-	ASSERT_EQ(mp_read(h, buf, sizeof(buf)), 0);
-	ASSERT_EQ(mp_close(h), 0);
-	expect_silence(s.channel);
-	EXPECT(client_sees_end(client));
-	close(client);
-	EXPECT_EQ(stats_of(s.channel).handles, 1);
-	server_close(&s);
+	ASSERT_EQ(mp_read(p.h, buf, sizeof(buf)), 0);
+	ASSERT_EQ(mp_close(p.h), 0);
+	expect_silence(p.s.channel);
+	EXPECT(client_sees_end(p.client));
+	close(p.client);
+	EXPECT_EQ(stats_of(p.s.channel).handles, 1);
+	server_close(&p.s);
 }
 
 static void close__peer_sees_end_of_file(void)
@@ -116,16 +94,12 @@ static void close__peer_sees_end_of_file(void)
 
 static void destroy__closes_lwsockets(void)
 {
-	struct server s;
-	mp_handle h;
-	int client;
+	struct pair p = pair_open(true, buf);
 
-	server_open(&s, AF_INET, 64);
-	client = client_open(&s, true, buf, &h);
-	ASSERT_EQ(mp_read(h, buf, sizeof(buf)), 0);
-	server_close(&s);
-	EXPECT(client_sees_end(client));
-	close(client);
+	ASSERT_EQ(mp_read(p.h, buf, sizeof(buf)), 0);
+	server_close(&p.s);
+	EXPECT(client_sees_end(p.client));
+	close(p.client);
 }
 
 /* The end of the program that holds the handle, with everything pending. */

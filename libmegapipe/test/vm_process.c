@@ -88,6 +88,27 @@ static void signal__ends_the_wait(void)
 	server_close(&s);
 }
 
+/* A signal that is blocked but for the time of the wait */
+static void sigmask__for_the_wait(void)
+{
+	struct sigaction action = { .sa_handler = on_alarm };
+	struct mp_channel *channel = new_channel(64);
+	struct mp_event event;
+	sigset_t blocked, none;
+
+	sigemptyset(&none);
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGUSR1);
+	sigaction(SIGUSR1, &action, NULL);
+	pthread_sigmask(SIG_BLOCK, &blocked, NULL);
+	raise(SIGUSR1);
+	EXPECT_EQ(mp_dispatch_batch(channel, &event, 1, 1000, NULL), 0);
+	EXPECT_EQ(mp_dispatch_batch(channel, &event, 1, -1, &none), -EINTR);
+	pthread_sigmask(SIG_BLOCK, NULL, &none);
+	EXPECT(sigismember(&none, SIGUSR1));
+	mp_destroy(channel);
+}
+
 static void timeout__is_kept(void)
 {
 	struct mp_channel *channel = new_channel(64);
@@ -179,6 +200,7 @@ TEST_MAIN(
 	TEST(fork__child_refused),
 	TEST(exec__descriptor_is_closed),
 	TEST(signal__ends_the_wait),
+	TEST(sigmask__for_the_wait),
 	TEST(timeout__is_kept),
 	TEST(thread__woken_from_sleep),
 	TEST(kill__listener_lives_on)
