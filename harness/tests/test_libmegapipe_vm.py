@@ -36,9 +36,11 @@ def guest(testbed: Testbed) -> Host:
     return testbed.server
 
 
+@pytest.mark.parametrize("build_of", ["test", "test-asan"])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_in_guest(guest: Host, name: str) -> None:
-    guest.put(BIN / "libmegapipe" / "test" / name, f"{GUEST}/{name}")
+def test_in_guest(guest: Host, name: str, build_of: str) -> None:
+    """Each program as a program's author builds it, and under ASan and UBSan."""
+    guest.put(BIN / "libmegapipe" / build_of / name, f"{GUEST}/{name}")
     complaints(guest)
     done = guest.run([f"{GUEST}/{name}"], timeout=TIMEOUT_S, check=False)
     assert not complaints(guest)
@@ -62,6 +64,34 @@ def test_example_serves(guest: Host, testbed: Testbed) -> None:
         assert result["transactions"] == 2000
         assert not any(result["errors"].values()), result["errors"]
         assert not complaints(guest)
+    finally:
+        server.kill()
+
+
+def test_info__shows_live_channels(guest: Host) -> None:
+    """megapipe-info finds the example's two channels, and what the kernel tells of them."""
+    port = 9001
+    guest.put(ROOT / "build/bin/megapipe-info", f"{GUEST}/megapipe-info")
+    guest.put(BIN / "libmegapipe" / "pingpong", f"{GUEST}/pingpong")
+    server = guest.start([f"{GUEST}/pingpong", str(port), "2"], log=Path(os.devnull))
+    try:
+        wait_for_listener(guest, port)
+        deadline = time.monotonic() + 30
+        while True:
+            done = guest.run([f"{GUEST}/megapipe-info", "--json"], timeout=60)
+            answer = json.loads(done.stdout)
+            assert answer["available"]
+            found = [channel for channel in answer["channels"] if channel["command"] == "pingpong"]
+            if len(found) == 2:
+                break
+            assert time.monotonic() < deadline, answer
+        assert len({channel["fd"] for channel in found}) == 2
+        assert answer["abi_version"] == answer["library"]["abi_version"] == 1
+        assert answer["commands"] >= answer["library"]["commands"]
+        assert answer["max_handles"] > 0
+        assert all(channel["fields"].get("handles") for channel in found), found
+        plain = guest.run([f"{GUEST}/megapipe-info"], timeout=60).stdout
+        assert plain.count("pingpong[") == 2
     finally:
         server.kill()
 

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "api.h"
+#include "section.h"
 
 #define SKIPPED		77
 #define MOST		1.15		/* long connections, many at a time */
@@ -43,8 +44,6 @@ static struct worker worker;
 
 #define KERNEL __attribute__((section("simulated_kernel"), noinline,	\
 	no_stack_protector, optimize("no-tree-loop-distribute-patterns")))
-
-extern const char __start_simulated_kernel[], __stop_simulated_kernel[];
 
 /* ---- Counting ----------------------------------------------------------- */
 

@@ -235,9 +235,8 @@ int mp_forget(struct mp_channel *ch, int id)
 	struct mp_gone *gone = &ch->gone;
 	int ret;
 
-	if (ch->at->ev_next != ch->at->ev_limit) {
+	if (ch->at->ev_next != ch->at->ev_limit)
 		take_out(ch, ch->at->ev_next, id);
-		}
 	if (!is_collected(ch, id))
 		return 0;
 	if (unlikely(gone->nr == MP_GONE_MAX)) {
