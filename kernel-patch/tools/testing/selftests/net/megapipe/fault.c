@@ -672,8 +672,8 @@ static bool is_final(const struct megapipe_cmd *cmd)
  * nothing.  @completes: it is one that comes to an end by itself.
  */
 static void walk_command(struct __test_metadata *_metadata,
-			 FIXTURE_DATA(command) *self,
-			 const FIXTURE_VARIANT(command) *variant,
+			 struct _test_data_command *self,
+			 const struct _fixture_variant_command *variant,
 			 struct megapipe_cmd cmd, bool fed, bool completes)
 {
 	int channel = self->bench.channel, ret, i;
