@@ -43,12 +43,25 @@ lint 'mypy scripts' "$build/venv/bin/mypy" --config-file harness/pyproject.toml 
 # It writes a file where it stands, so it stands in build/.
 checkpatch=(env -C "$build" perl "$build/linux/scripts/checkpatch.pl" --no-tree --terse
 	--no-summary --quiet --show-types --max-line-length=100)
-mapfile -t kernel < <(printf '%s\n' "${c[@]}" | grep '/kernel-patch/')
+mapfile -t kernel < <(printf '%s\n' "${c[@]}" | grep '/kernel-patch/' | grep -v '/selftests/')
+mapfile -t selftests < <(printf '%s\n' "${c[@]}" | grep '/kernel-patch/.*/selftests/')
 mapfile -t user < <(printf '%s\n' "${c[@]}" | grep -v '/kernel-patch/')
 lint 'checkpatch kernel' "${checkpatch[@]}" --ignore FILE_PATH_CHANGES --file "${kernel[@]}"
+# The macros of kselftest_harness.h look like other things than they are.
+lint 'checkpatch selftests' "${checkpatch[@]}" --file "${selftests[@]}" --ignore "$(paste -sd , <<-END
+	ARRAY_SIZE
+	BRACES
+	FILE_PATH_CHANGES
+	PREFER_DEFINED_ATTRIBUTE_MACRO
+	QUOTED_WHITESPACE_BEFORE_NEWLINE
+	SPACING
+	SPLIT_STRING
+END
+)"
 lint 'checkpatch user' "${checkpatch[@]}" --file "${user[@]}" --ignore "$(paste -sd , <<-END
 	ARRAY_SIZE
 	CAMELCASE
+	EMBEDDED_FUNCTION_NAME
 	MACRO_WITH_FLOW_CONTROL
 	NEW_TYPEDEFS
 	PREFER_DEFINED_ATTRIBUTE_MACRO

@@ -104,8 +104,8 @@ static void diag_send(int netlink, struct diag_request *request, int type,
 static int diag_dump(int netlink, int family, __be16 from, __be16 to,
 		     struct inet_diag_msg *found)
 {
-	struct diag_request request = { .body.idiag_states = ~0U };
 	static __thread char buf[1 << 16];
+	struct diag_request request = { .body.idiag_states = ~0U };
 	struct nlmsghdr *header;
 	struct inet_diag_msg *msg;
 	int count = 0, len;
