@@ -80,6 +80,9 @@ static int mp_accept_wake(wait_queue_entry_t *wait, unsigned int mode,
 {
 	struct mp_listener *l = container_of(wait, struct mp_listener, wait);
 
+	/* No ACCEPT, nothing to do: mp_accept_start() looks at the queue. */
+	if (!READ_ONCE(l->pending))
+		return 0;
 	mp_handle_ready(&l->file.handle, MP_EV_READ);
 	return 1;
 }

@@ -69,6 +69,8 @@
 #include "inheritance.h"
 #include "partition.h"
 
+/* Full partitions that a packet looks at before it is dropped by one of them */
+#define MP_MAX_LOOKS	8U
 /* Partitions of one listener */
 #define MP_MAX_PARTITIONS	1024
 
@@ -598,8 +600,8 @@ struct sock *__megapipe_select_listener(struct sock *sk, __be16 sport)
 	if (span->count > 1)
 		i = reciprocal_scale(hash_32((__force u32)sport, 32),
 				     span->count);
-	/* Of several that share the CPU, one with space */
-	for (n = 0; n < span->count; n++) {
+	/* Of several that share the CPU, one with space; not at any price */
+	for (n = 0; n < min(span->count, MP_MAX_LOOKS); n++) {
 		partition = READ_ONCE(map->socks[span->first + i]);
 		if (likely(!sk_acceptq_is_full(partition)))
 			break;
