@@ -115,6 +115,8 @@ def test_program(kernel: Kernel, program: str) -> None:
         pytest.skip("could not be compiled here")
     complaints(kernel.guest)
     status, said = kernel.run(program)
+    if program.endswith("_32") and "Exec format error" in said:
+        pytest.skip("this kernel runs no 32-bit programs: the debug kernel does")
     complained = complaints(kernel.guest)
     assert not complained, said + "\n".join(complained)
     if status == SKIPPED:
