@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <megapipe.h>
 
@@ -107,5 +108,6 @@ int main(int argc, char **argv)
 	}
 	for (cpu = 0; cpu < threads; cpu++)
 		pthread_create(&thread, NULL, serve, (void *)cpu);
-	pthread_exit(NULL);
+	for (;;)
+		pause();
 }
