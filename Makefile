@@ -23,8 +23,8 @@ export ACCEL
 MAKEFLAGS += --no-builtin-rules
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-kernel test-unit lint deps venv tree kernel lib apps load plugin all report \
-	clean distclean
+.PHONY: help reproduce test test-apps test-kernel test-unit lint deps venv tree kernel lib apps \
+	memcached load plugin all report clean distclean
 
 help: ## list the targets
 	@echo 'make TARGET [TESTBED=local] [SCALE=quick|smoke|full] [ONLY=experiment]'
@@ -70,6 +70,12 @@ lib: ## build libmegapipe, build/lib
 apps: lib ## build the servers, build/bin
 	$(SUB) apps/pingpong
 
+memcached: lib ## build memcached, untouched and on libmegapipe, build/bin
+	@scripts/packages.sh ensure python build memcached
+	@"$$(scripts/python.sh)" scripts/app_source.py memcached --versions versions.toml \
+		--cache $(BUILD)/cache >/dev/null
+	$(SUB) apps/memcached
+
 load: ## build the load generator, build/bin/megabench-load
 	$(SUB) harness/load
 
@@ -84,6 +90,9 @@ test: all ## build everything, the debug kernel too, and run all tests (an hour 
 STAGES ?=
 test-kernel: all ## all proof of the kernel side, hours of it: STAGES="ordinary debug kcsan ..."
 	@scripts/test-kernel.sh $(BUILD) $(JOBS) $(STAGES)
+
+test-apps: all memcached ## test the ported applications, here and in the virtual machine
+	@$(PYTEST) $(TESTS)/test_memcached.py
 
 test-unit: venv ## run the tests that need no virtual machine, root or network
 	@$(PYTEST) -m 'not vm' $(TESTS)

@@ -37,7 +37,8 @@ lint 'ruff elsewhere' "$build/venv/bin/ruff" check --config harness/pyproject.to
 lint 'ruff format elsewhere' \
 	"$build/venv/bin/ruff" format --check --config harness/pyproject.toml "${elsewhere[@]}"
 lint mypy env -C harness "$build/venv/bin/mypy"
-lint 'mypy scripts' "$build/venv/bin/mypy" --config-file harness/pyproject.toml scripts/fetch.py
+lint 'mypy scripts' "$build/venv/bin/mypy" --config-file harness/pyproject.toml scripts/fetch.py \
+	scripts/app_source.py
 
 # The kernel's rules; user space lacks the kernel's macros, hence the exceptions.
 # It writes a file where it stands, so it stands in build/.
@@ -45,7 +46,8 @@ checkpatch=(env -C "$build" perl "$build/linux/scripts/checkpatch.pl" --no-tree 
 	--no-summary --quiet --show-types --max-line-length=100)
 mapfile -t kernel < <(printf '%s\n' "${c[@]}" | grep '/kernel-patch/' | grep -v '/selftests/')
 mapfile -t selftests < <(printf '%s\n' "${c[@]}" | grep '/kernel-patch/.*/selftests/')
-mapfile -t user < <(printf '%s\n' "${c[@]}" | grep -v '/kernel-patch/')
+# Ports keep their own project's style.
+mapfile -t user < <(printf '%s\n' "${c[@]}" | grep -v -e '/kernel-patch/' -e '/apps/memcached/src/')
 lint 'checkpatch kernel' "${checkpatch[@]}" --ignore FILE_PATH_CHANGES --file "${kernel[@]}"
 # The macros of kselftest_harness.h look like other things than they are.
 lint 'checkpatch selftests' "${checkpatch[@]}" --file "${selftests[@]}" --ignore "$(paste -sd , <<-END
