@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: MIT
+"""A demanding client: does the same to two memcached servers and compares the answers.
+
+    python memcached_client.py [--idle N] HOST:PORT HOST:PORT
+
+The first is the reference, the untouched build. Both must be freshly started. A program of its
+own, for it has to run where the servers can be reached; prints a line a scenario and exits 1 if
+an answer differs.
+"""
+
+import argparse
+import hashlib
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pymemcache.client.base import Client
+from pymemcache.exceptions import MemcacheError
+
+Address = tuple[str, int]
+TIMEOUT_S = 120.0
+KB = 1024
+
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends a reset
+
+
+def connect(address: Address) -> socket.socket:
+    return socket.create_connection(address, timeout=TIMEOUT_S)
+
+
+def read_exactly(sock: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        more = sock.recv(min(size - len(data), 1 << 20))
+        if not more:
+            raise ConnectionError(f"closed after {len(data)} of {size} bytes")
+        data += more
+    return bytes(data)
+
+
+def read_until(sock: socket.socket, end: bytes) -> bytes:
+    """What comes up to `end`, or up to the end of the connection."""
+    data = bytearray()
+    while not data.endswith(end):
+        more = sock.recv(1 << 20)
+        if not more:
+            break
+        data += more
+    return bytes(data)
+
+
+def ask(address: Address, request: bytes, end: bytes = b"MN\r\n") -> bytes:
+    """The answers to a pipeline; a meta no-op behind it marks their end."""
+    with connect(address) as sock:
+        sock.sendall(request + b"mn\r\n")
+        return read_until(sock, end)
+
+
+def value(size: int) -> bytes:
+    """Bytes that tell when some are missing, repeated or swapped."""
+    unit = b"".join(struct.pack(">I", i) for i in range(256))
+    return (unit * (size // len(unit) + 1))[:size]
+
+
+def digest(data: bytes) -> tuple[int, str]:
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def set_command(key: str, data: bytes, words: str = "") -> bytes:
+    return f"set {key} 7 0 {len(data)}{words}\r\n".encode() + data + b"\r\n"
+
+
+# ---- Scenarios: each returns what the server answered ------------------------
+
+
+def every_command(address: Address) -> Iterator[Any]:
+    client = Client(address, timeout=TIMEOUT_S, default_noreply=False)
+    yield client.version()
+    yield client.set("a", b"1"), client.get("a"), client.get("none")
+    yield client.add("a", b"2"), client.add("b", b"2"), client.get_many(["a", "b", "c"])
+    yield client.replace("a", b"33"), client.replace("none", b"3")
+    yield client.append("a", b"44"), client.prepend("a", b"22"), client.get("a")
+    found, cas = client.gets("a")
+    yield found, client.cas("a", b"new", cas), client.cas("a", b"newer", cas)
+    yield client.gets_many(["a", "b"])
+    yield client.set("n", b"10"), client.incr("n", 5), client.decr("n", 20), client.incr("none", 1)
+    yield client.touch("a", 100), client.touch("none", 100)
+    yield client.raw_command(b"gat 200 a none", b"END\r\n")
+    yield client.raw_command(b"gats 300 a", b"END\r\n")
+    yield client.delete("a"), client.delete("a")
+    yield client.set_many({f"m{i}": b"x" * i for i in range(100)})
+    yield client.get_many([f"m{i}" for i in range(100)])
+    yield client.set("f", b"1", flags=123), client.raw_command(b"get f", b"END\r\n")
+    try:
+        yield client.incr("f", "many")  # type: ignore[arg-type]
+    except MemcacheError as error:
+        yield str(error)
+    yield client.cache_memlimit(64)
+    yield client.flush_all(), client.get("b")
+    client.quit()
+
+
+def meta_commands(address: Address) -> Iterator[Any]:
+    yield ask(address, b"ms k S3\r\nabc\r\nms k 3 T90 F5\r\nxyz\r\n")
+    yield ask(address, b"mg k v f s k\r\nmg k\r\nmg none v\r\nmg none v q\r\n")
+    yield ask(address, b"ma n N0 J13 v\r\nma n v D2\r\nma n MD v\r\n")
+    yield ask(address, b"me none\r\nmd k q\r\nmd k\r\nmg k v\r\n")
+    yield ask(address, b"ms q 2 MA q\r\nhi\r\nmg q v\r\nmg q v b\r\nmx q\r\n")
+
+
+def packet(opcode: int, key: bytes = b"", extra: bytes = b"", data: bytes = b"") -> bytes:
+    body = len(key) + len(extra) + len(data)
+    head = struct.pack(">BBHBBHIIQ", 0x80, opcode, len(key), len(extra), 0, 0, body, opcode, 0)
+    return head + extra + key + data
+
+
+def answers(sock: socket.socket, count: int) -> Iterator[bytes]:
+    for _ in range(count):
+        head = read_exactly(sock, 24)
+        yield head + read_exactly(sock, struct.unpack(">I", head[8:12])[0])
+
+
+def binary_protocol(address: Address) -> Iterator[Any]:
+    store = struct.pack(">II", 9, 0)
+    count = struct.pack(">QQI", 1, 5, 0)
+    big = value(300 * KB)
+    # The opcodes of the protocol, in the order of its description.
+    requests = [
+        packet(0x01, b"b", store, b"one"),
+        packet(0x00, b"b"),
+        packet(0x00, b"none"),
+        packet(0x02, b"b", store, b"two"),
+        packet(0x02, b"c", store, b"two"),
+        packet(0x03, b"c", store, b"three"),
+        packet(0x05, b"n", count),
+        packet(0x05, b"n", count),
+        packet(0x06, b"n", count),
+        packet(0x0A),
+        packet(0x0B),
+        packet(0x0C, b"c"),
+        packet(0x0E, b"c", b"", b"!"),
+        packet(0x0F, b"c", b"", b"?"),
+        packet(0x1C, b"c", struct.pack(">I", 50)),
+        packet(0x1D, b"c", struct.pack(">I", 50)),
+        packet(0x01, b"big", store, big),
+        packet(0x00, b"big"),
+        packet(0x04, b"c"),
+        packet(0x04, b"c"),
+        packet(0x08),
+    ]
+    with connect(address) as sock:
+        for request in requests:
+            sock.sendall(request)
+            yield from answers(sock, 1)
+    with connect(address) as sock:
+        sock.sendall(b"".join(requests))
+        yield list(answers(sock, len(requests)))
+    quiet = [packet(0x11, f"q{i}".encode(), store, b"v%d" % i) for i in range(300)]
+    quiet += [packet(0x0D, f"q{i}".encode()) for i in range(0, 600, 3)]
+    with connect(address) as sock:
+        sock.sendall(b"".join(quiet) + packet(0x0A) + packet(0x07))
+        yield read_until(sock, b"never")
+    with connect(address) as sock:
+        sock.sendall(packet(0x55))
+        yield list(answers(sock, 1))
+
+
+def large_values(address: Address) -> Iterator[Any]:
+    for size in (2047, 2048, 2049, 16 * KB, 100 * KB, 1000 * KB, 1024 * KB + 1):
+        with connect(address) as sock:
+            sock.sendall(set_command(f"big{size}", value(size)) + b"mn\r\n")
+            yield read_until(sock, b"MN\r\n")
+            sock.sendall(f"get big{size}\r\n".encode())
+            yield digest(read_until(sock, b"END\r\n"))
+    keys = b" ".join(b"big%d" % size for size in (1000 * KB, 100 * KB, 2048, 16 * KB))
+    yield digest(ask(address, b"".join(b"get %s\r\n" % keys for _ in range(5))))
+
+
+def wide_multigets(address: Address) -> Iterator[Any]:
+    """One command longer than a read buffer, with more answers than a vector has elements."""
+    sets = b"".join(set_command(f"wide{i}", value(i), " noreply") for i in range(2000))
+    yield digest(ask(address, sets))
+    line = b"get " + b" ".join(b"wide%d" % i for i in range(2000)) + b"\r\n"
+    yield digest(ask(address, line * 3))
+
+
+def pipelines(address: Address) -> Iterator[Any]:
+    sets = b"".join(set_command(f"p{i}", b"%d" % i, " noreply") for i in range(1000))
+    gets = b"".join(b"get p%d\r\n" % i for i in range(1100))
+    yield digest(ask(address, sets + gets))
+    yield ask(address, b"delete p1 noreply\r\nincr p2 1 noreply\r\nget p1\r\nget p2\r\n")
+
+
+def drop_by_drop(address: Address) -> Iterator[Any]:
+    request = set_command("drop", b"0123456789") + b"get drop\r\nmn\r\n"
+    with connect(address) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for i in range(len(request)):
+            sock.sendall(request[i : i + 1])
+            time.sleep(0.005)
+        yield read_until(sock, b"MN\r\n")
+
+
+def garbage(address: Address) -> Iterator[Any]:
+    yield ask(address, b"\r\n\r\nbogus\r\nget\r\nset a b c d\r\n")
+    yield ask(address, b"set k 0 0 3\r\ntoo long\r\nget k\r\n")
+    yield ask(address, b"get " + b"k" * 251 + b"\r\n")
+    yield ask(address, set_command("neg", b"").replace(b" 0\r\n", b" -5\r\n"))
+    with connect(address) as sock:
+        sock.sendall(b"x" * 100_000)
+        yield read_until(sock, b"never")
+
+
+def cut_off(address: Address) -> Iterator[Any]:
+    """Half a request, then the end or a reset; the next client sees nothing of it."""
+    halves = [b"ge", set_command("cut", value(100 * KB))[: 50 * KB], packet(0x01, b"cut")[:10]]
+    halves.append(b"get big%d\r\n" % (1000 * KB) * 20)
+    for half in halves:
+        for linger in (None, RESET):
+            with connect(address) as sock:
+                if linger:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                sock.sendall(half)
+            yield ask(address, b"get cut\r\n")
+
+
+def many_clients(address: Address) -> Iterator[Any]:
+    socks = [connect(address) for _ in range(200)]
+    for round_ in range(3):
+        for i, sock in enumerate(socks):
+            sock.sendall(set_command(f"many{i}", b"%d" % (i * round_)) + b"get many%d\r\n" % i)
+        yield [read_until(sock, b"END\r\n") for sock in socks]
+    for sock in socks:
+        sock.close()
+
+
+def reconnects(address: Address) -> Iterator[Any]:
+    for i in range(300):
+        yield ask(address, b"get many%d\r\n" % (i % 200))
+
+
+def slow_reader(address: Address) -> Iterator[Any]:
+    """It asks for 30 MB and does not read: others are served, and it gets all in the end."""
+    with connect(address) as slow:
+        slow.sendall(b"get big%d\r\n" % (1000 * KB) * 30 + b"mn\r\n")
+        for i in range(20):
+            yield ask(address, b"get many%d\r\n" % i)
+        time.sleep(0.5)
+        yield digest(read_until(slow, b"MN\r\n"))
+
+
+def idle(address: Address, connections: int) -> Iterator[Any]:
+    socks = [connect(address) for _ in range(connections)]
+    yield ask(address, b"get many1\r\n")
+    for sock in socks[:: max(1, connections // 50)]:
+        sock.sendall(b"get many2\r\nmn\r\n")
+        yield read_until(sock, b"MN\r\n")
+    for sock in socks:
+        sock.close()
+
+
+SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
+    every_command,
+    meta_commands,
+    binary_protocol,
+    large_values,
+    wide_multigets,
+    pipelines,
+    drop_by_drop,
+    garbage,
+    cut_off,
+    many_clients,
+    reconnects,
+    slow_reader,
+]
+
+
+def outcome(scenario: Callable[[Address], Iterator[Any]], address: Address) -> list[Any]:
+    """All answers; an error is an answer, too, but not the same as any other."""
+    found: list[Any] = []
+    try:
+        found.extend(scenario(address))
+    except (OSError, MemcacheError) as error:
+        found.append(f"{type(error).__name__}: {error}")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--idle", type=int, default=0, metavar="CONNECTIONS")
+    parser.add_argument("--only", help="one scenario")
+    parser.add_argument("address", nargs=2)
+    args = parser.parse_args()
+    servers = [(host, int(port)) for host, port in (a.rsplit(":", 1) for a in args.address)]
+    scenarios = [s for s in SCENARIOS if args.only in (None, s.__name__)]
+    status = 0
+    for scenario in scenarios:
+        reference, other = (outcome(scenario, server) for server in servers)
+        same = reference == other and reference and not str(reference[-1]).startswith("Timeout")
+        print("ok  " if same else "FAIL", scenario.__name__, len(reference), flush=True)
+        if not same:
+            status = 1
+            pairs = list(zip(reference, other, strict=False))
+            at = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
+            print(f"  answer {at}:\n  {reference[at:][:1]!r:.500}\n  {other[at:][:1]!r:.500}")
+    if args.idle:
+        reference, other = (list(idle(server, args.idle)) for server in servers)
+        print("ok  " if reference == other else "FAIL", "idle", args.idle, flush=True)
+        status |= reference != other
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
