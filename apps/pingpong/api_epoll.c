@@ -3,7 +3,7 @@
  * epoll, the paper's baseline: one listening socket in every thread's epoll
  * instance, level-triggered; a connection stays with the thread that accepted it.
  * reuseport is the same with a listening socket for each thread (SO_REUSEPORT),
- * among which the kernel spreads the connections.
+ * among which the kernel chooses by the CPU that received the SYN.
  *
  * One accept4() for each time the listener is reported: trying until EAGAIN would
  * make and throw away a socket every time, and cost this interface more.

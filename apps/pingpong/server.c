@@ -91,7 +91,12 @@ static _Noreturn void die_listening(const struct options *o, const char *step)
 	exit(1);
 }
 
-static int open_listener(struct options *o, bool reuseport)
+/*
+ * @cpu: the CPU of the listener's thread, if each has its own, else -1. Among
+ * listeners of one port the kernel prefers the one whose SO_INCOMING_CPU is the
+ * CPU that received the SYN: what a careful user of SO_REUSEPORT does today.
+ */
+static int open_listener(struct options *o, int cpu)
 {
 	const struct addrinfo hints = {
 		.ai_socktype = SOCK_STREAM,
@@ -112,7 +117,8 @@ static int open_listener(struct options *o, bool reuseport)
 	/* Accepted sockets inherit TCP_NODELAY: no interface pays for it. */
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
 	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 ||
-	    (reuseport && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0))
+	    (cpu >= 0 && (setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 ||
+			  setsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, sizeof(cpu)) < 0)))
 		die_listening(o, "make a socket for");
 	if (bind(fd, found->ai_addr, found->ai_addrlen) < 0)
 		die_listening(o, "bind");
@@ -178,7 +184,7 @@ static void start_workers(void)
 		w->index = i;
 		w->cpu = o->cpus[i];
 		/* By now the port is known, whatever was asked for. */
-		w->listener = i && server.api->own_listeners ? open_listener(o, true) :
+		w->listener = i && server.api->own_listeners ? open_listener(o, w->cpu) :
 							       server.listener;
 		w->stop_fd = server.stop_fd;
 		err = pthread_create(&w->thread, NULL, worker_thread, w);
@@ -317,7 +323,8 @@ int main(int argc, char **argv)
 	server.stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (server.stop_fd < 0)
 		die(1, "eventfd", errno);
-	server.listener = open_listener(&server.options, server.api->own_listeners);
+	server.listener = open_listener(&server.options,
+					server.api->own_listeners ? server.options.cpus[0] : -1);
 	start_workers();
 	print_ready();
 
