@@ -15,11 +15,15 @@ REPRODUCED, SAME, NOT, NOT_RUN = "reproduced", "same direction", "not reproduced
 ENOUGH = 0.8
 # Without an interval, how far from 1 a ratio must be to have a direction.
 CLEAR = 0.05
+# How far a cost may rise and still be called nearly constant.
+NEARLY = 0.10
 RULE = (
     "Compared are ratios of medians, on a logarithmic scale. "
     f"*{REPRODUCED}*: at least {ENOUGH:.0%} of the paper's effect (log of its ratio), interval "
     f"clear of 1. *{SAME}*: less than that, but on the paper's side of 1 with the whole interval "
     f"(with fewer than {stats.FEWEST} trials, by at least {CLEAR:.0%}). *{NOT}*: neither. "
+    f"Of a cost that the paper calls nearly constant, *{REPRODUCED}*: the interval rises at most "
+    f"1/{ENOUGH:g} times as far; *{SAME}*: at most by {NEARLY:.0%}. "
     f"*{NOT_RUN}*: no valid trials, or not measurable on this testbed. A number that only stands "
     f"in for the paper's (instructions per transaction where rates cannot show it) never earns "
     f"more than *{SAME}*; recalled numbers [R] are never a target."
@@ -63,6 +67,14 @@ def judge(ours: Summary, published: float, *, proxy: bool = False) -> str:
     return SAME
 
 
+def judge_upper(ours: Summary, published: float) -> str:
+    """The verdict on a cost that is to stay within the published ratio, which is above 1."""
+    highest = ours.median if ours.hi is None else ours.hi
+    if highest - 1 <= (published - 1) / ENOUGH:
+        return REPRODUCED
+    return SAME if highest - 1 <= NEARLY else NOT
+
+
 def published_ratio(verdict: Verdict) -> tuple[float, str]:
     """The paper's ratio and its mark."""
     name = verdict.paper["file"]
@@ -95,7 +107,11 @@ def compare(table: Table) -> list[Judged]:
             rows.append(_row(experiment, verdict, ratio, mark, verdict.metric, None, NOT_RUN, why))
         else:
             ours = _our_ratio(table, verdict)
-            said = NOT_RUN if ours is None else judge(ours, ratio)
+            if ours is None:
+                said = NOT_RUN
+            else:
+                rule = judge_upper if verdict.bound == "upper" else judge
+                said = rule(ours, ratio)
             rows.append(
                 _row(
                     experiment,

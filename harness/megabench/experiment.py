@@ -29,6 +29,8 @@ ORDERS = ("interleaved", "sequential")
 LOOPS = ("closed", "open")
 SHAPES = ("lines", "bars", "stacked")
 KINDS = ("ratio", "inverse", "gain", "step")
+# What a claim's ratio is: an effect to be reached, or a cost to stay within.
+BOUNDS = ("lower", "upper")
 
 Value = int | float | str
 Cell = dict[str, Value]
@@ -91,6 +93,7 @@ class Verdict:
     at: Mapping[str, Value]
     paper: Mapping[str, Any]
     proxy: str | None = None
+    bound: str = "lower"
     needs_scaling: bool = False
     unscaled: str = ""
 
@@ -382,6 +385,7 @@ def _verdict(row: Table, parameters: list[str]) -> Verdict:
         at=_point(row, "at", parameters),
         paper=dict(paper.values),
         proxy=row.text("proxy", "") or None,
+        bound=row.text("bound", "lower", among=BOUNDS),
         needs_scaling=row.boolean("needs_scaling", False),
         unscaled=row.text("unscaled", ""),
     )

@@ -75,10 +75,15 @@ LABELS = {
     "contribution": "gain (percentage points)",
     "syscalls": "system calls per transaction",
 }
+# Metrics that share their name with a parameter.
+RATES = {"connections": "connections per second"}
 # Over a panel there is less room than along an axis.
 SHORT = {"transactions_per_connection": "txn/connection", "size": "bytes"}
 # A part of a bar is its system's colour, the first full, the next ones lighter and hatched.
 PART_ALPHA, PART_HATCH = (1.0, 0.45, 0.25), ("", "////", "....")
+# Series that are values of a parameter: from light to dark, since they are ordered.
+ORDERED = ("#c2a5cf", "#9970ab", "#762a83", "#40004b", "#1f0024")
+ORDERED_MARKERS = ("o", "s", "D", "^", "v")
 GREYS, GREY_HATCH = ("#6e7781", "#9aa4ae", "#c4ccd4"), ("", "////", "....")
 
 
@@ -87,16 +92,24 @@ def label(name: str) -> str:
     return LABELS.get(name, name.replace("_", " "))
 
 
+def metric_label(name: str) -> str:
+    """The same for a metric alone."""
+    return RATES.get(name) or label(name)
+
+
 def drawable(table: Table, figure: Figure) -> bool:
-    """Whether there is anything to draw: what cannot be measured needs a paper's curve to show."""
+    """Whether there is anything to draw, and not beside another figure already.
+
+    What cannot be measured is drawn for the paper's curve; its substitute then stands beside it.
+    Without such a curve the substitute stands alone.
+    """
     if figure.needs_scaling and not table.raw.can_scale:
-        return figure.paper is not None or figure.instead is not None
-    if any(
-        other.instead == figure.id and other.needs_scaling and not table.raw.can_scale
+        return figure.paper is not None
+    beside = any(
+        other.instead == figure.id and other.needs_scaling and other.paper is not None
         for other in table.raw.experiment.figures
-    ):
-        return False
-    return len(_data(table, figure)) > 0
+    )
+    return not (beside and not table.raw.can_scale) and len(_data(table, figure)) > 0
 
 
 def draw(table: Table, figure: Figure) -> Canvas:
@@ -213,7 +226,7 @@ def _value_axis(axes: Axes, metric: str, *, named: bool = True) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     if named:
-        axes.set_ylabel(label(metric))
+        axes.set_ylabel(metric_label(metric))
 
 
 def _whiskers(row: Any) -> tuple[float, float] | None:
@@ -253,8 +266,8 @@ def lines(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
         chosen = data if panel is None else data[data[figure.panel] == panel]
         ticks = [float(value) for value in chosen[figure.x]]
         ticks += _paper_lines(axes, figure)
-        for name in _series(chosen, figure):
-            _line(axes, figure, name, chosen[chosen[figure.series] == name])
+        for place, name in enumerate(_series(chosen, figure)):
+            _line(axes, figure, name, place, chosen[chosen[figure.series] == name])
         if panel is not None:
             axes.set_title(f"{panel:g} {SHORT.get(figure.panel or '', figure.panel)}", fontsize=8)
         _parameter_axis(axes, figure.x, ticks)
@@ -264,7 +277,7 @@ def lines(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
         axes.margins(y=0.12)
         axes.set_ylim(bottom=0)
     if rows > 1:
-        canvas.supylabel(label(figure.metric), fontsize=9, color=INK)
+        canvas.supylabel(metric_label(figure.metric), fontsize=9, color=INK)
     _legend(canvas, grid.flat[0], _width(canvas))
 
 
@@ -276,17 +289,16 @@ def _one_scale(data: pd.DataFrame, figure: Figure) -> bool:
     return bool(highest.min() >= 0.4 * highest.max())
 
 
-def _line(axes: Axes, figure: Figure, name: Any, rows: pd.DataFrame) -> None:
+def _line(axes: Axes, figure: Figure, name: Any, place: int, rows: pd.DataFrame) -> None:
     rows = rows.sort_values(figure.x)
-    look = system.look(str(name))
-    axes.plot(
-        rows[figure.x],
-        rows["median"],
-        color=look.colour,
-        marker=look.marker,
-        label=look.label if figure.series == "system" else f"{label(figure.series)} {name}",
-        zorder=3,
-    )
+    if figure.series == "system":
+        look = system.look(str(name))
+        colour, marker, text = look.colour, look.marker, look.label
+    else:
+        colour = ORDERED[place % len(ORDERED)]
+        marker = ORDERED_MARKERS[place % len(ORDERED_MARKERS)]
+        text = f"{name:g} {SHORT.get(figure.series, figure.series)}"
+    axes.plot(rows[figure.x], rows["median"], color=colour, marker=marker, label=text, zorder=3)
     for _, row in rows.iterrows():
         reach = _whiskers(row)
         if reach is not None:
@@ -294,7 +306,7 @@ def _line(axes: Axes, figure: Figure, name: Any, rows: pd.DataFrame) -> None:
                 row[figure.x],
                 row["median"],
                 yerr=[[reach[0]], [reach[1]]],
-                color=look.colour,
+                color=colour,
                 capsize=3,
                 linewidth=1,
                 zorder=2,
@@ -330,17 +342,48 @@ def _paper_lines(axes: Axes, figure: Figure) -> list[float]:
 
 
 def bars(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
-    """A group per value, a bar per system, each stacked into parts."""
-    axes = canvas.subplots()
+    """A group per value, a bar per system, stacked into parts; a panel per value of another."""
+    panels = _panel_values(table, figure)
+    columns, rows = _layout(len(panels))
+    grid = canvas.subplots(rows, columns, squeeze=False, sharey=True)
     data = _data(table, figure)
-    values = sorted(data[figure.x].unique())
     names = _series(data, figure)
+    values = sorted(data[figure.x].unique())
+    for index, axes in enumerate(grid.flat):
+        if index >= len(panels):
+            axes.set_visible(False)
+            continue
+        at = dict(figure.at)
+        if figure.panel is not None:
+            at[figure.panel] = panels[index]
+            said = SHORT.get(figure.panel, figure.panel)
+            axes.set_title(f"{panels[index]:g} {said}", fontsize=8)
+        _bar_groups(axes, table, figure, at, names, values)
+        axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        if index + columns >= len(panels):
+            axes.set_xlabel(label(figure.x))
+        axes.tick_params(axis="x", length=0)
+        _value_axis(axes, figure.metric, named=rows == 1 and index == 0)
+    if rows > 1:
+        canvas.supylabel(metric_label(figure.metric), fontsize=9, color=INK)
+    _legend(canvas, grid.flat[0], _width(canvas))
+
+
+def _bar_groups(
+    axes: Axes,
+    table: Table,
+    figure: Figure,
+    point: dict[str, Any],
+    names: Sequence[Any],
+    values: Sequence[Any],
+) -> None:
+    """One panel's bars, side by side within a group."""
     width = 0.84 / len(names)
     parts = figure.parts or (figure.metric,)
     for place, name in enumerate(names):
         look = system.look(str(name))
         for group, value in enumerate(values):
-            at = {**figure.at, figure.x: value, figure.series: name}
+            at = {**point, figure.x: value, figure.series: name}
             x = group + (place - (len(names) - 1) / 2) * width
             bottom = 0.0
             for index, part in enumerate(parts):
@@ -365,11 +408,6 @@ def bars(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
                 reach = [[total.median - total.lo], [total.hi - total.median]]
                 axes.errorbar(x, total.median, yerr=reach, color=INK, capsize=2, linewidth=1)
     _hatch_key(axes, parts)
-    axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
-    axes.set_xlabel(label(figure.x))
-    axes.tick_params(axis="x", length=0)
-    _value_axis(axes, figure.metric)
-    _legend(canvas, axes, _width(canvas))
 
 
 def _hatch_key(axes: Axes, parts: Sequence[str]) -> None:

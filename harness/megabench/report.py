@@ -98,6 +98,7 @@ def render(results: Path, testbed: str, tables: list[Table]) -> str:
         can_scale=bed["can_scale"],
         why_not_scale=bed.get("why_not_scale", ""),
         claims=claims,
+        measured=[one.raw.experiment.id for one in tables],
         rule=plain(compare.RULE),
         marks=figure.marks_explained(),
         interval_rule=INTERVAL_RULE,

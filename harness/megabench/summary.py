@@ -19,6 +19,7 @@ from megabench.table import Table
 BESIDE = ("instructions",)
 NAMES = {
     "throughput": "throughput, transactions/s",
+    "connections": "connections/s",
     "instructions": "instructions per transaction",
     "instructions_saving": "instructions per transaction",
     "speedup": "speed-up",

@@ -13,8 +13,22 @@ from megabench.measure import Measured
 from megabench.plan import Trial, make_plan
 from megabench.run import Outcome, Request, Session
 
-COST = {"epoll": 70_000.0, "megapipe-P": 66_000.0, "megapipe-PB": 64_500.0, "megapipe": 58_000.0}
-LONG = {"epoll": 14_000.0, "megapipe-P": 13_400.0, "megapipe-PB": 12_300.0, "megapipe": 12_100.0}
+COST = {
+    "epoll": 70_000.0,
+    "reuseport": 67_000.0,
+    "io_uring": 65_000.0,
+    "megapipe-P": 66_000.0,
+    "megapipe-PB": 64_500.0,
+    "megapipe": 58_000.0,
+}
+LONG = {
+    "epoll": 14_000.0,
+    "reuseport": 13_600.0,
+    "io_uring": 13_200.0,
+    "megapipe-P": 13_400.0,
+    "megapipe-PB": 12_300.0,
+    "megapipe": 12_100.0,
+}
 
 
 class SyntheticBed:
@@ -46,6 +60,7 @@ def formula(bed: Any, trial: Trial, number: int, folder: Path) -> Measured:
     length = float(trial.cell["transactions_per_connection"])
     name = trial.system
     cost = LONG[name] + (COST[name] - LONG[name]) / length
+    cost *= 1 + float(trial.cell["size"]) / 40_000
     cost *= (0.94 + 0.0075 * trial.cores) * chance.uniform(0.99, 1.01)
     rate = 2.1e8 / cost * chance.uniform(0.9, 1.1)
     if bed.can_scale:

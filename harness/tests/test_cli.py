@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from megabench import apps, cli, figure, paths, record, run
 from megabench.errors import CommandError, TestbedError
+from megabench.experiment import all_experiments
 from megabench.measure import Measured
 
 NAME = "pingpong-contribution"
@@ -62,7 +63,7 @@ def test_list__for_people_and_programs() -> None:
     assert NAME in shown.stdout
     listed = json.loads(call("list", "--json").stdout)
     assert {one["id"] for one in listed} >= {NAME, "pingpong-speedup"}
-    assert listed[0]["seconds"]["smoke"] <= 30
+    assert all(one["seconds"]["smoke"] <= 30 for one in listed)
 
 
 def test_show__the_plan() -> None:
@@ -164,7 +165,7 @@ def test_run__only_one_point(bed: FakeBed, tmp_path: Path) -> None:
 
 def test_run__all_when_none_is_named(bed: FakeBed, tmp_path: Path) -> None:
     done = call("run", "--scale", "smoke", "--results", str(tmp_path), "--json")
-    assert set(json.loads(done.stdout)["runs"]) == {NAME, "pingpong-speedup"}
+    assert set(json.loads(done.stdout)["runs"]) == {one.id for one in all_experiments()}
 
 
 def test_run__dry_run_starts_nothing(bed: FakeBed, tmp_path: Path) -> None:

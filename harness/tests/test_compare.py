@@ -7,7 +7,7 @@ import pytest
 import synthetic
 
 from megabench import compare, table
-from megabench.compare import NOT, NOT_RUN, REPRODUCED, SAME, judge
+from megabench.compare import NOT, NOT_RUN, REPRODUCED, SAME, judge, judge_upper
 from megabench.experiment import all_experiments, load_experiment
 from megabench.stats import Summary
 
@@ -41,6 +41,22 @@ def test_judge__without_an_interval(median: float, verdict: str) -> None:
 
 def test_judge__a_stand_in_earns_no_more_than_the_direction() -> None:
     assert judge(Summary(3, 6.8, 6.7, 6.9, ""), 6.82, proxy=True) == SAME
+
+
+@pytest.mark.parametrize(
+    ("median", "hi", "verdict"),
+    [(1.01, 1.02, REPRODUCED), (0.97, 0.98, REPRODUCED), (1.02, 1.04, SAME), (1.02, 1.2, NOT)],
+)
+def test_judge_upper__a_cost_that_stays_within(median: float, hi: float, verdict: str) -> None:
+    assert judge_upper(Summary(3, median, 0.96, hi, ""), 1.02) == verdict
+
+
+def test_compare__a_cost_is_judged_by_its_bound(tmp_path: Path) -> None:
+    (row,) = judged(tmp_path, "motivation-size", can_scale=False)
+    # The formula makes 1 KiB dearer by (1 + 1024/40,000) / (1 + 64/40,000).
+    assert row.ours is not None
+    assert row.ours.median == pytest.approx(1.024, abs=0.02)
+    assert row.verdict == judge_upper(row.ours, 1.02)
 
 
 def judged(results: Path, name: str, *, can_scale: bool) -> list[compare.Judged]:

@@ -21,10 +21,11 @@ from megabench.experiment import (
 )
 
 FILES = sorted((paths.HARNESS / "experiments").glob("*.toml"))
+SAMPLE = paths.HARNESS / "experiments/pingpong-contribution.toml"
 
 
 def content() -> dict[str, Any]:
-    return copy.deepcopy(tomllib.loads(FILES[0].read_text()))
+    return copy.deepcopy(tomllib.loads(SAMPLE.read_text()))
 
 
 def wrong(change: dict[str, Any]) -> str:
@@ -48,7 +49,8 @@ def wrong(change: dict[str, Any]) -> str:
 def test_read_experiment__each_of_the_checkout(path: Path) -> None:
     experiment = read_experiment(path)
     assert experiment.figures
-    assert experiment.verdicts
+    # Only a claim that is recalled may stand without a number to hold ours against.
+    assert experiment.verdicts or experiment.mark == "R"
     for scale in SCALES:
         assert experiment.cells(scale)
 
@@ -101,7 +103,7 @@ def test_read_experiment__not_toml(tmp_path: Path) -> None:
 
 def test_read_experiment__id_is_not_the_name(tmp_path: Path) -> None:
     path = tmp_path / "other.toml"
-    path.write_text(FILES[0].read_text())
+    path.write_text(SAMPLE.read_text())
     with pytest.raises(DefinitionError, match=r"id: .* is not the file's name"):
         read_experiment(path)
 

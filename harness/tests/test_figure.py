@@ -107,6 +107,34 @@ def test_lines__an_axis_of_its_own_where_one_would_press_flat(emulated: Tables) 
     assert not figure._one_scale(data, of(one, "instructions-by-cores"))
 
 
+def test_drawable__the_substitute_alone_where_the_paper_has_no_curve(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, ["accept-rate"], "quick")
+    one = table.make_table(table.load_raw(tmp_path, "local", "accept-rate", "quick"))
+    drawn = [fig.id for fig in one.raw.experiment.figures if figure.drawable(one, fig)]
+    assert drawn == ["instructions"]
+
+
+def drawn_alone(results: Path, name: str, one: str) -> Canvas:
+    synthetic.write(results, [name], "quick")
+    made = table.make_table(table.load_raw(results, "local", name, "quick"))
+    return figure.draw(made, of(made, one))
+
+
+def test_lines__a_parameter_as_series_is_told_apart_and_not_grey(tmp_path: Path) -> None:
+    canvas = drawn_alone(tmp_path, "pingpong-improvement", "gain")
+    (axes,) = canvas.axes
+    ours = [line for line in axes.lines if str(line.get_label()).endswith("bytes")]
+    assert [line.get_label() for line in ours] == ["64 bytes", "1024 bytes", "4096 bytes"]
+    assert len({line.get_color() for line in ours} | {figure.PAPER}) == 4
+
+
+def test_bars__a_panel_per_value(tmp_path: Path) -> None:
+    canvas = drawn_alone(tmp_path, "pingpong-peers", "instructions")
+    titles = [axes.get_title(loc="left") for axes in canvas.axes]
+    assert titles == ["64 connections", "256 connections"]
+    assert all(axes.patches for axes in canvas.axes)
+
+
 def test_marks_explained__all() -> None:
     said = figure.marks_explained()
     assert all(f"[{mark}]" in said for mark in "ATFR")
