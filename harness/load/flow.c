@@ -33,7 +33,9 @@ struct flow {
 	bool requested;			/* the whole request is sent */
 	size_t sent, received;		/* bytes of this transaction */
 	int64_t since_ns;		/* when it entered its state */
+	int64_t start_ns;		/* of the transaction: begun, or due in an open loop */
 	uint64_t limit;			/* transactions of this connection; 0 = endless */
+	bool scripted;			/* has a script; its connection may have failed */
 	struct exchange x;
 };
 
@@ -79,7 +81,9 @@ int flows_create(struct loop *loop)
 		flow->state = FLOW_CLOSED;
 		flow->fd = -1;
 		flow->x.options = loop->control->options;
+		flow->x.flow = loop->index + i * loop->control->options->threads;
 		flow->x.state = flow + 1;
+		flow->x.shared = loop->control->shared;
 		flow->limit = first_limit(loop, i);
 		list_add_tail(&flow->link, &loop->parked);
 	}
@@ -93,6 +97,24 @@ void flows_destroy(struct loop *loop)
 		if (flow_at(loop, i)->fd >= 0)
 			close(flow_at(loop, i)->fd);
 	free(loop->flows);
+}
+
+static void flow_close(struct flow *flow)
+{
+	if (flow->fd >= 0)
+		close(flow->fd);
+	flow->fd = -1;
+}
+
+void flows_rewind(struct loop *loop)
+{
+	for (unsigned int i = 0; i < loop->nr_flows; i++) {
+		struct flow *flow = flow_at(loop, i);
+
+		flow_close(flow);
+		flow->state = FLOW_CLOSED;
+		flow->scripted = false;
+	}
 }
 
 struct flow *flow_first(const struct list *list)
@@ -119,13 +141,6 @@ static void flow_park(struct flow *flow)
 	flow->loop->nr_parked++;
 }
 
-static void flow_close(struct flow *flow)
-{
-	if (flow->fd >= 0)
-		close(flow->fd);
-	flow->fd = -1;
-}
-
 static void flow_done(struct flow *flow)
 {
 	flow_close(flow);
@@ -147,6 +162,12 @@ static void flow_fail(struct flow *flow, enum error_kind kind, int error)
 	if (flow->state == FLOW_OPEN)
 		loop->nr_parked--;
 	flow_close(flow);
+	/* The rest of its script is for the next connection. */
+	if (flow->scripted) {
+		flow->limit -= flow->x.transaction;
+		flow->x.script_done += flow->x.transaction;
+		flow->x.transaction = 0;
+	}
 	/* Not at once: a server that refuses must not be hammered. */
 	flow_enter(flow, FLOW_RETRY, &loop->retry, now_ns());
 }
@@ -224,8 +245,23 @@ static void flow_begin_transaction(struct flow *flow, int64_t now)
 	flow->sent = 0;
 	flow->received = 0;
 	flow->requested = false;
+	if (flow->x.options->rate == 0)
+		flow->start_ns = now;
 	flow_enter(flow, FLOW_BUSY, &flow->loop->busy, now);
 	flow_send(flow);
+}
+
+/* A flow without a connection has something to do, unless the trace is at its end. */
+static bool flow_has_script(struct flow *flow)
+{
+	const struct control *control = flow->loop->control;
+
+	if (!control->scripted || flow->scripted)
+		return true;
+	flow->limit = control->workload->open(&flow->x, flow->loop->phase != PHASE_MEASURE);
+	flow->x.script_done = 0;
+	flow->scripted = flow->limit > 0;
+	return flow->scripted;
 }
 
 /* The flow is between two transactions. */
@@ -233,7 +269,8 @@ static void flow_next(struct flow *flow, int64_t now)
 {
 	if (flow->loop->phase == PHASE_FINISH)
 		flow_done(flow);
-	else if (!loop_take_ticket(flow->loop))
+	else if (flow->loop->phase == PHASE_PAUSE || !flow_has_script(flow) ||
+		 !loop_take_ticket(flow->loop, now, &flow->start_ns))
 		flow_park(flow);
 	else if (flow->fd < 0)
 		flow_connect(flow);
@@ -253,7 +290,7 @@ static void flow_completed(struct flow *flow, bool hangup)
 	struct loop *loop = flow->loop;
 	int64_t now = now_ns();
 
-	histogram_record(&loop->tally->latency, now - flow->since_ns);
+	histogram_record(&loop->tally->latency, now - flow->start_ns);
 	loop->tally->transactions++;
 	loop->last_completion_ns = now;
 	if (!flow->ready) {
@@ -263,6 +300,7 @@ static void flow_completed(struct flow *flow, bool hangup)
 	if (++flow->x.transaction == flow->limit) {
 		loop->tally->server_closed_first += hangup;
 		flow->limit = flow->x.options->transactions;
+		flow->scripted = false;
 		flow_close(flow);
 	}
 	flow_next(flow, now);
@@ -288,6 +326,7 @@ static bool flow_receive(struct flow *flow, bool hangup)
 			flow_fail(flow, ERROR_SHORT, 0);
 			return false;
 		}
+		loop->tally->bytes += n;
 		switch (loop->control->workload->reply(&flow->x, flow->received, loop->in, n,
 						       loop->scratch)) {
 		case REPLY_COMPLETE:
@@ -298,6 +337,9 @@ static bool flow_receive(struct flow *flow, bool hangup)
 			/* fall through - an answer to what was not yet asked */
 		case REPLY_WRONG:
 			flow_fail(flow, ERROR_CONTENT, 0);
+			return false;
+		case REPLY_REFUSED:
+			flow_fail(flow, ERROR_REFUSED, 0);
 			return false;
 		case REPLY_INCOMPLETE:
 			break;

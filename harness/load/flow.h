@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A flow is one place in the closed loop: it holds at most one connection, has at
+ * A flow is one place in the loop: it holds at most one connection, has at
  * most one transaction in flight, and starts the next as soon as it may.
  *
  *	        take ticket             established
@@ -29,6 +29,9 @@ void flows_destroy(struct loop *loop);
 /* The oldest of a list, or NULL; and when it entered its state. */
 struct flow *flow_first(const struct list *list);
 int64_t flow_since(const struct flow *flow);
+
+/* All are parked: close what is open, and give up what scripts they had begun. */
+void flows_rewind(struct loop *loop);
 
 /* A parked flow, or one whose time to retry has come: go on if it may. */
 void flow_resume(struct flow *flow);

@@ -4,12 +4,15 @@
  * handles what is ready, and now and then looks for what is overdue.
  */
 #include "loop.h"
+#include "content.h"
 #include "flow.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define BATCH		128		/* events per wait: bounds how late a phase is seen */
@@ -23,6 +26,7 @@ const char *const error_names[ERROR_KINDS] = {
 	[ERROR_TIMEOUT] = "timeout",
 	[ERROR_SHORT] = "short",
 	[ERROR_CONTENT] = "content",
+	[ERROR_REFUSED] = "refused",
 	[ERROR_OTHER] = "other",
 };
 
@@ -50,9 +54,31 @@ void control_publish(struct control *control, struct loop **loops, enum phase ph
 		signal_eventfd(loops[i]->wake);
 }
 
-bool loop_take_ticket(struct loop *loop)
+static bool is_open(const struct loop *loop)
 {
-	atomic_int_fast64_t *tickets = &loop->control->tickets;
+	return loop->control->options->rate > 0;
+}
+
+/* Starts are independent of each other: the times between them are exponential. */
+static int64_t next_gap(struct loop *loop)
+{
+	const struct options *o = loop->control->options;
+	const double mean_ns = NS_PER_S * o->threads / o->rate;
+	double share;
+
+	loop->dice += 0x9e3779b97f4a7c15ULL;
+	share = ((mix(loop->dice) >> 11) + 1) * 0x1p-53;
+	return -log(share) * mean_ns;
+}
+
+/* Whether an open loop may start one now: what was reported drained stays so. */
+static bool is_due(const struct loop *loop, int64_t now)
+{
+	return !loop->reported && loop->next_start_ns <= now;
+}
+
+static bool take_ticket(atomic_int_fast64_t *tickets)
+{
 	int64_t left = atomic_load_explicit(tickets, memory_order_relaxed);
 
 	/* Never below zero, so that a returned ticket is worth one. */
@@ -60,6 +86,20 @@ bool loop_take_ticket(struct loop *loop)
 		if (atomic_compare_exchange_weak(tickets, &left, left - 1))
 			return true;
 	return left > 0;
+}
+
+bool loop_take_ticket(struct loop *loop, int64_t now, int64_t *start_ns)
+{
+	if (is_open(loop) && !is_due(loop, now))
+		return false;
+	if (!take_ticket(&loop->control->tickets))
+		return false;
+	*start_ns = now;
+	if (is_open(loop)) {
+		*start_ns = loop->next_start_ns;
+		loop->next_start_ns += next_gap(loop);
+	}
+	return true;
 }
 
 void loop_return_ticket(struct loop *loop)
@@ -103,17 +143,38 @@ static void loop_expire_busy(struct loop *loop, int64_t now)
 		flow_expire(flow);
 }
 
-static void loop_enter_phase(struct loop *loop, enum phase phase)
+/* Open loop: give what is due to flows that are free. */
+static void loop_start_due(struct loop *loop, int64_t now)
 {
-	if (phase == PHASE_MEASURE)
+	struct flow *flow;
+
+	while (is_due(loop, now) && (flow = flow_first(&loop->parked))) {
+		const int64_t due = loop->next_start_ns;
+
+		flow_resume(flow);
+		if (loop->next_start_ns == due)
+			break;
+	}
+}
+
+static void loop_enter_phase(struct loop *loop, enum phase phase, int64_t now)
+{
+	if (phase == PHASE_MEASURE) {
 		loop->usage_begin = usage_of_thread();
-	else if (loop->phase == PHASE_MEASURE)
+	} else if (loop->phase == PHASE_MEASURE) {
 		loop->usage_end = usage_of_thread();
+		loop->behind_ns = now - loop->next_start_ns;
+	}
+	/* A pause is not time that was lost. */
+	if (loop->phase == PHASE_PAUSE)
+		loop->next_start_ns = now + next_gap(loop);
 	loop->tally = phase == PHASE_MEASURE ? &loop->measured : &loop->outside;
 	loop->phase = phase;
 	loop->reported = false;
 	if (phase == PHASE_ABORT)
 		return;
+	if (phase == PHASE_MEASURE && loop->control->scripted)
+		flows_rewind(loop);
 	loop_resume_parked(loop);
 	if (phase == PHASE_FINISH)
 		loop_retry_failed(loop, INT64_MAX);
@@ -125,6 +186,9 @@ static void loop_report_drained(struct loop *loop)
 	struct control *control = loop->control;
 
 	if (loop->reported || loop->nr_parked != loop->nr_flows)
+		return;
+	/* In an open loop flows are also parked between two starts. */
+	if (atomic_load(&control->tickets) > 0 && !control->scripted)
 		return;
 	loop->reported = true;
 	if (atomic_fetch_add(&control->drained, 1) + 1 == control->options->threads)
@@ -139,21 +203,38 @@ static void clear_eventfd(int fd)
 		;
 }
 
+/* How long it may sleep: until an open loop's next start, at most. */
+static struct timespec patience(const struct loop *loop)
+{
+	int64_t wait = (list_empty(&loop->retry) ? IDLE_MS : TICK_MS) * NS_PER_MS;
+
+	if (is_open(loop) && !loop->reported && !list_empty(&loop->parked) &&
+	    atomic_load_explicit(&loop->control->tickets, memory_order_relaxed) > 0) {
+		const int64_t due = loop->next_start_ns - now_ns();
+
+		if (due < wait)
+			wait = due > 0 ? due : 0;
+	}
+	return (struct timespec) { .tv_sec = wait / NS_PER_S, .tv_nsec = wait % NS_PER_S };
+}
+
 static void *loop_run(void *arg)
 {
 	struct loop *loop = arg;
 	struct epoll_event events[BATCH];
 	int64_t next_tick = 0;
 
+	/* An open loop starts on time, not up to 50 us late. */
+	prctl(PR_SET_TIMERSLACK, 1UL);
 	loop_report_drained(loop);
 	while (loop->nr_done < loop->nr_flows) {
-		int n = epoll_wait(loop->epoll, events, BATCH,
-				   list_empty(&loop->retry) ? IDLE_MS : TICK_MS);
+		const struct timespec wait = patience(loop);
+		int n = epoll_pwait2(loop->epoll, events, BATCH, &wait, NULL);
 		enum phase phase = atomic_load(&loop->control->phase);
 		int64_t now = now_ns();
 
 		if (phase != loop->phase)
-			loop_enter_phase(loop, phase);
+			loop_enter_phase(loop, phase, now);
 		if (phase == PHASE_ABORT)
 			break;
 		for (int i = 0; i < n; i++) {
@@ -167,6 +248,8 @@ static void *loop_run(void *arg)
 			loop_retry_failed(loop, now - RETRY_NS);
 			next_tick = now + TICK_MS * NS_PER_MS;
 		}
+		if (is_open(loop) && phase != PHASE_PAUSE && phase != PHASE_FINISH)
+			loop_start_due(loop, now_ns());
 		loop_report_drained(loop);
 	}
 	return NULL;
@@ -182,6 +265,7 @@ int loop_start(struct loop *loop, struct control *control, unsigned int index,
 	loop->index = index;
 	loop->nr_flows = nr_flows;
 	loop->phase = PHASE_PAUSE;
+	loop->dice = mix(control->options->seed + index);
 	loop->tally = &loop->outside;
 	list_init(&loop->busy);
 	list_init(&loop->retry);

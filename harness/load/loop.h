@@ -7,8 +7,10 @@
  *	     <----- control.notify -- all its flows are parked ("drained")
  *
  * Main moves the phases; threads only follow. Whether a flow may start another
- * transaction is decided by tickets alone: endless in a timed phase, counted in
- * an exact one. A thread's tallies are its own until it has ended.
+ * transaction is decided by tickets: endless in a timed phase, counted in an
+ * exact one. In an open loop each thread has its share of the rate too, and times
+ * when starts are due; a flow starts one when it is due, or late if none was free.
+ * A thread's tallies are its own until it has ended.
  */
 #ifndef LOAD_LOOP_H
 #define LOAD_LOOP_H
@@ -39,6 +41,7 @@ enum error_kind {
 	ERROR_TIMEOUT,			/* no connection, or no reply, in time */
 	ERROR_SHORT,			/* closed before the reply's end */
 	ERROR_CONTENT,			/* a wrong byte, or too many */
+	ERROR_REFUSED,			/* the server said no: a miss, a status */
 	ERROR_OTHER,
 	ERROR_KINDS,
 };
@@ -47,10 +50,11 @@ extern const char *const error_names[ERROR_KINDS];
 
 /* What happened in one window of time. */
 struct tally {
-	struct histogram latency;	/* request's first byte to reply's last */
+	struct histogram latency;	/* start to the reply's last byte */
 	struct histogram connect;	/* connect() to established */
 	uint64_t transactions;
 	uint64_t connections;
+	uint64_t bytes;			/* received */
 	uint64_t errors[ERROR_KINDS];
 	uint64_t ports_exhausted;	/* part of ERROR_CONNECT */
 	uint64_t server_closed_first;	/* after a complete reply */
@@ -61,6 +65,8 @@ struct tally {
 struct control {
 	const struct options *options;
 	const struct workload *workload;
+	void *shared;			/* the workload's */
+	bool scripted;			/* connections are laid down beforehand */
 	struct sockaddr_storage address;
 	socklen_t address_len;
 	int notify;			/* eventfd: main, look again */
@@ -90,6 +96,9 @@ struct loop {
 	struct list parked;
 	uint64_t last_connection;
 	int64_t last_completion_ns;
+	int64_t next_start_ns;		/* open loop: when the next is due */
+	int64_t behind_ns;		/* open loop: the same, overdue at the window's end */
+	uint64_t dice;			/* open loop: state of its random numbers */
 	struct usage usage_begin, usage_end;	/* edges of the measured window */
 	struct tally *tally;		/* one of the next two */
 	struct tally measured;
@@ -108,8 +117,11 @@ void control_publish(struct control *control, struct loop **loops, enum phase ph
 		     int64_t tickets);
 void control_notify(struct control *control);
 
-/* For flows: the right to start one transaction, and giving it back unused. */
-bool loop_take_ticket(struct loop *loop);
+/*
+ * For flows: the right to start one transaction, and giving it back unused. In an
+ * open loop *start_ns is when it was due, otherwise now.
+ */
+bool loop_take_ticket(struct loop *loop, int64_t now, int64_t *start_ns);
 void loop_return_ticket(struct loop *loop);
 
 #endif

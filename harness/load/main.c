@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * megabench-load: closed-loop load on a server, every reply checked.
+ * megabench-load: load on a server, in a closed or an open loop, every reply checked.
  *
  * main() is the experiment: open everything, start the threads parked, warm up,
  * measure, finish, join, report. A timed window is cut out of steady load. An
@@ -142,6 +142,24 @@ static void start_loops(struct run *run)
 	}
 }
 
+static void prepare(struct run *run)
+{
+	const struct options *o = run->options;
+	const struct workload *workload = run->control.workload;
+	int64_t done = 0;
+
+	if (workload->prepare)
+		done = workload->prepare(o, (const struct sockaddr *)&run->control.address,
+					 run->control.address_len, &run->control.shared);
+	if (done < 0)
+		die("%s cannot be prepared on %s: %s", o->workload, o->target, strerror(-done));
+	run->prepared = done;
+	run->count = o->count;
+	if (o->passes > 0)
+		run->count = workload->count(o, run->control.shared);
+	run->control.scripted = o->passes > 0;
+}
+
 static void set_up(struct main_state *m, const struct options *o)
 {
 	m->run.options = o;
@@ -154,6 +172,7 @@ static void set_up(struct main_state *m, const struct options *o)
 	m->run.control.notify = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->run.control.notify < 0)
 		die("eventfd: %s", strerror(errno));
+	prepare(&m->run);
 	m->deadline_ns = now_ns() + (int64_t)(o->deadline_s * NS_PER_S);
 	start_loops(&m->run);
 }
@@ -253,7 +272,7 @@ static enum outcome warm_up(struct main_state *m)
 		outcome = wait_until(m, now_ns() + (int64_t)(o->warmup_s * NS_PER_S), false);
 		if (outcome != OUTCOME_FAILED)
 			outcome = wait_ready(m);
-		if (outcome != OUTCOME_FAILED && o->count > 0) {
+		if (outcome != OUTCOME_FAILED && m->run.count > 0) {
 			publish(&m->run, PHASE_PAUSE, 0);
 			outcome = wait_drained(m);
 		}
@@ -263,15 +282,16 @@ static enum outcome warm_up(struct main_state *m)
 
 static enum outcome begin(struct main_state *m)
 {
-	const struct options *o = m->run.options;
 	struct run *run = &m->run;
 
+	if (run->control.scripted)
+		run->control.workload->rewind(run->control.shared);
 	run->machine_begin = usage_of_machine();
 	if (snapshots_take(m->snapshots))
 		return fail(run, "a snapshot could not be read");
 	run->begin_ns = now_ns();
 	run->end_ns = run->begin_ns;
-	publish(run, PHASE_MEASURE, o->count > 0 ? (int64_t)o->count : TICKETS_ENDLESS);
+	publish(run, PHASE_MEASURE, run->count > 0 ? (int64_t)run->count : TICKETS_ENDLESS);
 	if (snapshots_write(m->snapshots, "begin"))
 		return fail(run, "a snapshot could not be written");
 	if (report_event("measure_begin", "connections_ready", atomic_load(&run->control.ready)))
@@ -283,7 +303,7 @@ static enum outcome measure(struct main_state *m)
 {
 	const struct options *o = m->run.options;
 
-	if (o->count > 0)
+	if (m->run.count > 0)
 		return wait_drained(m);
 	return wait_until(m, m->run.begin_ns + (int64_t)(o->duration_s * NS_PER_S), false);
 }
@@ -309,7 +329,7 @@ static enum outcome end(struct main_state *m)
 	/* Before anything that takes time: flows are still running if timed. */
 	int bad = snapshots_take(m->snapshots);
 
-	run->end_ns = run->options->count > 0 ? last_completion(run) : now_ns();
+	run->end_ns = run->count > 0 ? last_completion(run) : now_ns();
 	publish(run, PHASE_FINISH, 0);
 	run->machine_end = usage_of_machine();
 	if (bad)

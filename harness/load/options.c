@@ -14,7 +14,7 @@
 enum option_type {
 	OPTION_TEXT,
 	OPTION_NUMBER,			/* uint64_t, within min..max */
-	OPTION_SECONDS,			/* double, within min..max */
+	OPTION_REAL,			/* double, within min..max */
 	OPTION_SNAPSHOTS,		/* may be repeated */
 };
 
@@ -41,20 +41,32 @@ static const struct option_row rows[] = {
 	{ "transactions", "transactions", OPTION_NUMBER, AT(transactions), 0, 1e15, "0",
 	  "K", "transactions per connection; 0 = endless" },
 	{ "size", "size", OPTION_NUMBER, AT(size), 1, 16777216, "64",
-	  "BYTES", "bytes per message" },
+	  "BYTES", "bytes per message; memcached: per value" },
+	{ "key-size", "key_size", OPTION_NUMBER, AT(key_size), 1, 250, "64",
+	  "BYTES", "memcached: bytes per key" },
+	{ "keys", "keys", OPTION_NUMBER, AT(keys), 1, 1e9, "10000",
+	  "N", "memcached: keys, all set before the load; each flow has its own" },
+	{ "set-percent", "set_percent", OPTION_NUMBER, AT(set_percent), 0, 100, "10",
+	  "P", "memcached: sets among the requests, the others are gets" },
+	{ "trace", "trace", OPTION_TEXT, AT(trace), 0, 0, NULL,
+	  "FILE", "http: objects, and connections to replay" },
 	{ "threads", "threads", OPTION_NUMBER, AT(threads), 1, 256, "1",
 	  "T", "threads; at most one per connection" },
-	{ "warmup", "warmup_s", OPTION_SECONDS, AT(warmup_s), 0, 86400, "0",
+	{ "warmup", "warmup_s", OPTION_REAL, AT(warmup_s), 0, 86400, "0",
 	  "S", "seconds of load before the measurement" },
 	{ "warmup-count", "warmup_count", OPTION_NUMBER, AT(warmup_count), 0, 1e15, "0",
 	  "N", "instead: transactions before the measurement" },
-	{ "duration", "duration_s", OPTION_SECONDS, AT(duration_s), 0, 86400, "0",
+	{ "duration", "duration_s", OPTION_REAL, AT(duration_s), 0, 86400, "0",
 	  "S", "measure for so long" },
 	{ "count", "count", OPTION_NUMBER, AT(count), 0, 1e15, "0",
 	  "N", "instead: measure exactly N transactions" },
-	{ "timeout", "timeout_s", OPTION_SECONDS, AT(timeout_s), 0.01, 120, "10",
+	{ "passes", "passes", OPTION_NUMBER, AT(passes), 0, 1000, "0",
+	  "N", "instead: the trace's connections to their end, N times" },
+	{ "rate", "rate_txn_s", OPTION_REAL, AT(rate), 0, 1e9, "0",
+	  "R", "open loop: start R transactions a second; 0 = closed loop" },
+	{ "timeout", "timeout_s", OPTION_REAL, AT(timeout_s), 0.01, 120, "10",
 	  "S", "give up a connect or a transaction after" },
-	{ "deadline", "deadline_s", OPTION_SECONDS, AT(deadline_s), 0.1, 604800, "600",
+	{ "deadline", "deadline_s", OPTION_REAL, AT(deadline_s), 0.1, 604800, "600",
 	  "S", "end everything after so long, as a failure" },
 	{ "seed", "seed", OPTION_NUMBER, AT(seed), 0, 9007199254740992.0, "1",
 	  "N", "of the contents of the messages" },
@@ -78,8 +90,10 @@ void usage_error(const char *format, ...)
 
 static void print_help(void)
 {
-	puts("usage: megabench-load --target ADDR:PORT (--duration S | --count N) [options]\n"
-	     "Closed-loop load on a server; every reply is checked. JSON lines on stdout.\n");
+	puts("usage: megabench-load --target ADDR:PORT (--duration S | --count N | --passes N) "
+	     "[options]\n"
+	     "Load on a server, in a closed or an open loop; every reply is checked. JSON lines on "
+	     "stdout.\n");
 	for (size_t i = 0; i < NR_ROWS; i++) {
 		char left[40];
 
@@ -114,14 +128,14 @@ static uint64_t parse_number(const struct option_row *row, const char *text)
 	return value;
 }
 
-static double parse_seconds(const struct option_row *row, const char *text)
+static double parse_real(const struct option_row *row, const char *text)
 {
 	double value;
 	char *end;
 
 	value = strtod(text, &end);
 	if (end == text || *end || !isfinite(value))
-		usage_error("--%s: '%s' is not a number of seconds", row->name, text);
+		usage_error("--%s: '%s' is not a number", row->name, text);
 	return checked_range(row, value, text);
 }
 
@@ -147,8 +161,8 @@ static void set_option(struct options *o, const struct option_row *row, const ch
 	case OPTION_NUMBER:
 		*(uint64_t *)field = parse_number(row, text);
 		break;
-	case OPTION_SECONDS:
-		*(double *)field = parse_seconds(row, text);
+	case OPTION_REAL:
+		*(double *)field = parse_real(row, text);
 		break;
 	case OPTION_SNAPSHOTS:
 		add_snapshot(o, row, text);
@@ -166,12 +180,18 @@ static const struct option_row *find_row(const char *name, size_t len)
 
 static void check_together(const struct options *o)
 {
+	const struct workload *workload;
+	const char *wrong;
+
 	if (!o->target)
 		usage_error("--target is missing");
-	if (!workload_find(o->workload))
+	workload = workload_find(o->workload);
+	if (!workload)
 		usage_error("--workload: no '%s'; there are: %s", o->workload, workload_names());
-	if ((o->duration_s > 0) == (o->count > 0))
-		usage_error("give either --duration or --count, one of them above 0");
+	if ((o->duration_s > 0) + (o->count > 0) + (o->passes > 0) != 1)
+		usage_error("give either --duration or --count or --passes, one of them above 0");
+	if (o->passes > 0 && o->rate > 0)
+		usage_error("--rate goes with --duration or --count: a trace has no times");
 	if (o->warmup_s > 0 && o->warmup_count > 0)
 		usage_error("give either --warmup or --warmup-count");
 	if (o->threads > o->connections)
@@ -180,6 +200,11 @@ static void check_together(const struct options *o)
 	if (o->warmup_s + o->duration_s >= o->deadline_s)
 		usage_error("--deadline %g is not longer than --warmup and --duration together",
 			    o->deadline_s);
+	if (o->passes > 0 && !workload->count)
+		usage_error("--passes: the workload '%s' has no traces", o->workload);
+	wrong = workload->check ? workload->check(o) : NULL;
+	if (wrong)
+		usage_error("%s", wrong);
 }
 
 void options_parse(struct options *o, int argc, char **argv)
@@ -246,12 +271,15 @@ void options_print_json(const struct options *o, FILE *out)
 		fprintf(out, "%s\"%s\":", i ? "," : "", rows[i].key);
 		switch (rows[i].type) {
 		case OPTION_TEXT:
-			print_json_string(*(const char *const *)field, out);
+			if (*(const char *const *)field)
+				print_json_string(*(const char *const *)field, out);
+			else
+				fputs("null", out);
 			break;
 		case OPTION_NUMBER:
 			fprintf(out, "%llu", (unsigned long long)*(const uint64_t *)field);
 			break;
-		case OPTION_SECONDS:
+		case OPTION_REAL:
 			fprintf(out, "%.9g", *(const double *)field);
 			break;
 		case OPTION_SNAPSHOTS:

@@ -17,11 +17,17 @@ struct options {
 	uint64_t connections;
 	uint64_t transactions;		/* per connection; 0 = endless */
 	uint64_t size;
+	uint64_t key_size;
+	uint64_t keys;
+	uint64_t set_percent;
+	const char *trace;
 	uint64_t threads;
 	double warmup_s;
 	uint64_t warmup_count;		/* > 0: replaces warmup_s */
 	double duration_s;		/* either this */
 	uint64_t count;			/* or this */
+	uint64_t passes;		/* or this */
+	double rate;			/* > 0: open loop, transactions a second */
 	double timeout_s;
 	double deadline_s;
 	uint64_t seed;

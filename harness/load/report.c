@@ -24,6 +24,7 @@ static void tally_add(struct tally *to, const struct tally *from)
 {
 	to->transactions += from->transactions;
 	to->connections += from->connections;
+	to->bytes += from->bytes;
 	for (int i = 0; i < ERROR_KINDS; i++)
 		to->errors[i] += from->errors[i];
 	to->ports_exhausted += from->ports_exhausted;
@@ -101,6 +102,19 @@ static void print_usage(const struct run *run, double elapsed_s)
 	       run->failure[0] ? "unknown" : verdict.who, verdict.why);
 }
 
+/* How late an open loop was at the end of the window: the server could not keep up. */
+static void print_behind(const struct run *run)
+{
+	int64_t behind_ns = 0;
+
+	if (run->options->rate == 0)
+		return;
+	for (uint64_t i = 0; i < run->options->threads; i++)
+		if (run->loops[i]->behind_ns > behind_ns)
+			behind_ns = run->loops[i]->behind_ns;
+	printf("\"behind_s\":%.6f,", behind_ns / 1e9);
+}
+
 int report_result(const struct run *run)
 {
 	struct tally *measured = calloc(2, sizeof(*measured)), *outside = measured + 1;
@@ -124,6 +138,9 @@ int report_result(const struct run *run)
 	       measured->transactions, measured->connections, elapsed_s);
 	printf("\"throughput\":%.3f,\"connections_s\":%.3f,", measured->transactions * per_s,
 	       measured->connections * per_s);
+	printf("\"received_bytes\":%" PRIu64 ",\"gigabits_s\":%.6f,", measured->bytes,
+	       8e-9 * measured->bytes * per_s);
+	print_behind(run);
 	print_errors("errors", measured);
 	print_errors("errors_outside", outside);
 	printf("\"last_error\":");
@@ -136,6 +153,7 @@ int report_result(const struct run *run)
 	       measured->ports_exhausted + outside->ports_exhausted,
 	       measured->server_closed_first + outside->server_closed_first,
 	       outside->transactions);
+	printf("\"prepared\":%" PRIu64 ",", run->prepared);
 	print_latency("latency_us", &measured->latency);
 	print_latency("connect_us", &measured->connect);
 	print_histogram(&measured->latency);

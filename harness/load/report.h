@@ -10,6 +10,8 @@ struct run {
 	const struct options *options;
 	struct control control;
 	struct loop **loops;
+	uint64_t count;			/* transactions of an exact window; 0 = timed */
+	uint64_t prepared;		/* requests before all phases */
 	unsigned int nr_cores;		/* that the generator may use at a time */
 	int64_t begin_ns, end_ns;	/* the measured window; 0 = never reached */
 	struct usage machine_begin, machine_end;

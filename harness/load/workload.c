@@ -7,6 +7,8 @@
 
 static const struct workload *const workloads[] = {
 	&workload_pingpong,
+	&workload_memcached,
+	&workload_http,
 };
 
 #define NR_WORKLOADS	(sizeof(workloads) / sizeof(workloads[0]))

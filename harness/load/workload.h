@@ -10,23 +10,30 @@
 #ifndef LOAD_WORKLOAD_H
 #define LOAD_WORKLOAD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 struct options;
 
 /* One request and its reply. Flows own it; workloads read it. */
 struct exchange {
 	const struct options *options;
+	uint64_t flow;			/* whose connection it is, from 0 */
 	uint64_t connection;		/* unique in the run */
 	uint64_t transaction;		/* within the connection, from 0 */
+	uint64_t script;		/* what open() chose for the connection */
+	uint64_t script_done;		/* transactions of it that an earlier connection did */
 	void *state;			/* the workload's own, state_size bytes */
+	void *shared;			/* what prepare() made, for the whole run */
 };
 
 enum verdict {
 	REPLY_INCOMPLETE,		/* right so far */
 	REPLY_COMPLETE,			/* the last byte was right */
 	REPLY_WRONG,			/* a byte, or a length, is not what was due */
+	REPLY_REFUSED,			/* well formed, and says no */
 };
 
 /*
@@ -40,6 +47,23 @@ struct workload {
 	const char *help;
 	size_t state_size;		/* per connection; zeroed when it opens */
 
+	/* The rest up to request() is optional. What is wrong with the options, or NULL. */
+	const char *(*check)(const struct options *o);
+
+	/* Once, before any thread: make *shared. Requests that it made, or -errno. */
+	int64_t (*prepare)(const struct options *o, const struct sockaddr *address,
+			   socklen_t address_len, void **shared);
+
+	/*
+	 * Scripts: connections that are laid down beforehand. count() is how many
+	 * transactions the whole run has, 0 if it has no script; rewind() begins it
+	 * anew; open() takes the next script and returns its transactions, or 0 if
+	 * there is none left. An endless run takes them round and round.
+	 */
+	uint64_t (*count)(const struct options *o, void *shared);
+	void (*rewind)(void *shared);
+	uint64_t (*open)(struct exchange *x, bool endless);
+
 	/*
 	 * Write the request from this offset on into buf, at most room bytes.
 	 * Returns how many: 0 when the request ends at the offset.
@@ -52,6 +76,8 @@ struct workload {
 };
 
 extern const struct workload workload_pingpong;
+extern const struct workload workload_memcached;
+extern const struct workload workload_http;
 
 /* NULL if there is none of that name. */
 const struct workload *workload_find(const char *name);

@@ -409,7 +409,7 @@ def test_ports__exhausted_is_said() -> None:
         ("--target 127.0.0.1:1 --count x", "--count: 'x' is not a whole number"),
         ("--target 127.0.0.1:1 --count -1", "--count: '-1' is not a whole number"),
         ("--target 127.0.0.1:1 --count 1 --size 0", "--size: '0' is not within"),
-        ("--target 127.0.0.1:1 --duration nan", "--duration: 'nan' is not a number of seconds"),
+        ("--target 127.0.0.1:1 --duration nan", "--duration: 'nan' is not a number"),
         ("--target 127.0.0.1:1 --count 1 --connections", "--connections needs a value"),
         ("--target 127.0.0.1:1 --count 1 --threads 2", "--threads 2 is more than --connections 1"),
         ("--target 127.0.0.1:1 --count 1 --workload web", "no 'web'; there are: pingpong"),
