@@ -43,7 +43,7 @@ plan:
 report: venv ## draw tables, figures and the report again, from raw results alone
 	@$(MEGABENCH) report --testbed $(TESTBED) $(if $(filter command%,$(origin SCALE)),--scale $(SCALE))
 
-all: deps venv kernel lib apps load plugin ## build everything, run nothing
+all: deps venv kernel lib apps memcached load plugin ## build everything, run nothing
 
 deps: ## install the Debian packages that are missing (scripts/packages.txt)
 	@scripts/preflight.sh $(BUILD)

@@ -1,29 +1,26 @@
 # SPDX-License-Identifier: MIT
 """The programs that an experiment starts: servers on the server host, load on the clients.
 
-An application is a row of APPS: how its server's and its load's command lines are made. Everything
-else (waiting for the ready line, counters, stopping) is the same for all, since all speak the same
-JSON lines.
+An application is a row of APPS: how its server's and its load's command lines are made, and who
+waits for the server, checks and stops it. Programs of ours speak the same JSON lines; those of
+others have a module each.
 """
 
 import hashlib
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from megabench import paths
-from megabench.errors import CommandError, CommandTimeoutError, HarnessError
+from megabench.errors import HarnessError
 from megabench.experiment import Cell, Sampling
-from megabench.host import Host, LocalHost, Process
-from megabench.interrupts import held_back
-from megabench.system import look
+from megabench.host import Host, LocalHost
+from megabench.memcached import Memcached
+from megabench.nginx import Nginx, configuration, folder_of, put_documents, trace_file
+from megabench.program import READY_S, Program
+from megabench.system import look, systems
 
-READY_S = 30.0
-STOP_S = 15.0
 # A load generator may take this long beyond warm-up and measurement: connections to open first,
 # replies under way at the end, a host that is busy.
 GRACE_S = 60.0
@@ -49,29 +46,116 @@ class App:
 
     server: str
     load: str
-    server_flags: Callable[[Cell], list[str]]
-    load_flags: Callable[[Cell], list[str]]
+    # From the program, its system's flags, the cell, and where to listen: the command line.
+    server_argv: Callable[[str, Sequence[str], Cell, str, int], list[str]]
+    # What the load says, and the files that it needs; these lie in a folder of the client's.
+    load_flags: Callable[[Cell, str], list[str]]
+    serve: Callable[[Cell, Any, list[str], int, Path], Program]
+    make: str
+    load_files: Callable[[Cell], list[Path]] = lambda cell: []
+    # What the server needs beside its program; whether it was not there.
+    put: Callable[[Host, str], bool] = lambda host, program: False
+
+    def programs(self, name: str) -> list[str]:
+        """The programs of all systems that run this app, whose name is `name`."""
+        named = [row.program.get(name, self.server) for row in systems().values()]
+        return list(dict.fromkeys(named))
 
 
-def _pingpong_server(cell: Cell) -> list[str]:
+def _pingpong_server(
+    program: str, flags: Sequence[str], cell: Cell, address: str, port: int
+) -> list[str]:
     cores = int(cell["cores"])
     cpus = ",".join(str(cpu) for cpu in range(cores))
-    return ["--threads", str(cores), "--cpus", cpus, "--size", str(cell["size"])]
+    argv = [program, *flags, "--threads", str(cores), "--cpus", cpus, "--size", str(cell["size"])]
+    return [*argv, "--address", address, "--port", str(port)]
 
 
-def _pingpong_load(cell: Cell) -> list[str]:
-    return [
-        "--workload",
-        "pingpong",
-        "--transactions",
-        str(cell["transactions_per_connection"]),
-        "--size",
-        str(cell["size"]),
-    ]
+def _flags(cell: Cell, names: Mapping[str, str]) -> list[str]:
+    """Flags whose values are parameters of the cell."""
+    return [word for flag, name in names.items() for word in (f"--{flag}", str(cell[name]))]
+
+
+def _pingpong_load(cell: Cell, folder: str) -> list[str]:
+    names = {"transactions": "transactions_per_connection", "size": "size"}
+    return ["--workload", "pingpong", *_flags(cell, names)]
+
+
+def _serve_pingpong(cell: Cell, bed: Any, argv: list[str], port: int, log: Path) -> Program:
+    return Program(bed.server, argv, log)
+
+
+def _memcached_server(
+    program: str, flags: Sequence[str], cell: Cell, address: str, port: int
+) -> list[str]:
+    # More connections than the load opens: the harness asks for counters beside it.
+    most = int(cell["connections"]) + 256
+    argv = [program, *flags, "-u", "root", "-U", "0", "-m", "1024", "-b", "65535", "-c", str(most)]
+    return [*argv, "-t", str(cell["cores"]), "-l", address, "-p", str(port)]
+
+
+def _memcached_load(cell: Cell, folder: str) -> list[str]:
+    names = {"transactions": "transactions_per_connection", "size": "size"}
+    names |= {"key-size": "key_size", "keys": "keys", "set-percent": "set_percent"}
+    return ["--workload", "memcached", *_flags(cell, names)]
+
+
+def _serve_memcached(cell: Cell, bed: Any, argv: list[str], port: int, log: Path) -> Program:
+    return Memcached(bed.server, argv, log, bed.server_address, port)
+
+
+def _nginx_server(
+    program: str, flags: Sequence[str], cell: Cell, address: str, port: int
+) -> list[str]:
+    folder = folder_of(program)
+    return [program, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", "stderr"]
+
+
+def _trace_files(cell: Cell) -> list[Path]:
+    return [trace_file(str(cell["workload"]), int(cell.get("requests", 0)))]
+
+
+def _nginx_load(cell: Cell, folder: str) -> list[str]:
+    file = f"{folder}/{_trace_files(cell)[0].name}"
+    argv = ["--workload", "http", "--trace", file]
+    if "requests" in cell:
+        return [*argv, "--passes", "1"]
+    return [*argv, *_flags(cell, {"transactions": "transactions_per_connection"})]
+
+
+def _serve_nginx(cell: Cell, bed: Any, argv: list[str], port: int, log: Path) -> Program:
+    lines = look(str(cell["system"])).flags("nginx")
+    text = configuration(argv[0], cell, lines, bed.server_address, port)
+    return Nginx(bed.server, argv, log, bed.server_address, port, text)
 
 
 APPS: Mapping[str, App] = {
-    "pingpong": App("pingpong-server", "megabench-load", _pingpong_server, _pingpong_load),
+    "pingpong": App(
+        server="pingpong-server",
+        load="megabench-load",
+        server_argv=_pingpong_server,
+        load_flags=_pingpong_load,
+        serve=_serve_pingpong,
+        make="make apps load",
+    ),
+    "memcached": App(
+        server="memcached-stock",
+        load="megabench-load",
+        server_argv=_memcached_server,
+        load_flags=_memcached_load,
+        serve=_serve_memcached,
+        make="make memcached",
+    ),
+    "nginx": App(
+        server="nginx-stock",
+        load="megabench-load",
+        server_argv=_nginx_server,
+        load_flags=_nginx_load,
+        serve=_serve_nginx,
+        make="make nginx",
+        load_files=_trace_files,
+        put=put_documents,
+    ),
 }
 
 
@@ -80,6 +164,16 @@ def app(name: str) -> App:
     if name not in APPS:
         raise HarnessError(f"unknown app: {name}", hint=f"there are: {', '.join(APPS)}")
     return APPS[name]
+
+
+def built() -> list[str]:
+    """The apps of which every program has been built, pingpong's in any case."""
+    return [
+        name
+        for name, row in APPS.items()
+        if name == next(iter(APPS))
+        or all(Path(binary(one, None)).exists() for one in row.programs(name))
+    ]
 
 
 def remote_dir(kind: str) -> str:
@@ -94,16 +188,24 @@ def deploy(bed: Any, names: Sequence[str]) -> list[str]:
     for host in [bed.server, *bed.clients]:
         if isinstance(host, LocalHost):
             continue
-        programs = [app(name).server if host is bed.server else app(name).load for name in names]
-        for program in dict.fromkeys(programs):
+        wanted: dict[str, str] = {}
+        for name in names:
+            row = app(name)
+            for program in row.programs(name) if host is bed.server else [row.load]:
+                wanted.setdefault(program, row.make)
+        for program, make in wanted.items():
             local = Path(binary(program, None))
             if not local.exists():
-                raise HarnessError(f"no {local}", hint="make apps load")
+                raise HarnessError(f"no {local}", hint=make)
             remote = f"{folder}/{program}"
             there = host.run(["sha256sum", remote], timeout=READY_S, check=False).stdout
             if there.partition(" ")[0] != hashlib.sha256(local.read_bytes()).hexdigest():
                 host.put(local, remote)
                 copied.append(f"{host.name}:{remote}")
+        for name in names:
+            program = f"{folder}/{app(name).server}"
+            if host is bed.server and app(name).put(host, program):
+                copied.append(f"{host.name}:{name}'s documents")
     return copied
 
 
@@ -125,16 +227,38 @@ def server_argv(
     name: str, cell: Cell, address: str, port: int, remote_dir: str | None = None
 ) -> list[str]:
     """The server's command line for one cell."""
-    row = app(name)
-    return [
-        binary(row.server, remote_dir),
-        *look(str(cell["system"])).flags(name),
-        *row.server_flags(cell),
-        "--address",
-        address,
-        "--port",
-        str(port),
-    ]
+    row, system = app(name), look(str(cell["system"]))
+    program = binary(system.program.get(name, row.server), remote_dir)
+    return row.server_argv(program, system.flags(name), cell, address, port)
+
+
+def start(name: str, cell: Cell, bed: Any, argv: list[str], number: int, log: Path) -> Program:
+    """The server of trial `number`, not started yet: a context does."""
+    return app(name).serve(cell, bed, argv, port_of(number), log)
+
+
+def ends_by_itself(cell: Cell) -> bool:
+    """A trace is run to its end, so that all systems serve the same connections."""
+    return "requests" in cell
+
+
+def longest_s(cell: Cell, sampling: Sampling) -> float:
+    """After how long a load is given up; measure_s is what a trace is expected to take."""
+    patience = 10 if ends_by_itself(cell) else 1
+    return sampling.warmup_s + patience * sampling.measure_s + GRACE_S
+
+
+def load_folder(remote_dir: str | None) -> str:
+    """Where the files that a load needs lie on a client."""
+    return f"{Path(remote_dir).parent}/traces" if remote_dir else str(paths.build() / "traces")
+
+
+def put_load_files(name: str, cell: Cell, bed: Any) -> None:
+    """Make what the load needs, and bring it to clients that are other machines."""
+    for file in app(name).load_files(cell):
+        for client in bed.clients:
+            if not isinstance(client, LocalHost):
+                client.put(file, f"{load_folder(remote_dir(bed.kind))}/{file.name}", mode=0o644)
 
 
 def load_argv(
@@ -147,30 +271,31 @@ def load_argv(
     connections: int,
     threads: int,
     seed: int,
+    rate: float = 0.0,
     snapshots: Mapping[str, str] | None = None,
     remote_dir: str | None = None,
 ) -> list[str]:
     """One load generator's command line for one cell."""
     row = app(name)
-    seconds = sampling.warmup_s + sampling.measure_s
     argv = [
         binary(row.load, remote_dir),
         "--target",
         target(address, port),
-        *row.load_flags(cell),
+        *row.load_flags(cell, load_folder(remote_dir)),
         "--connections",
         str(connections),
         "--threads",
         str(threads),
         "--warmup",
         f"{sampling.warmup_s:g}",
-        "--duration",
-        f"{sampling.measure_s:g}",
+        *([] if ends_by_itself(cell) else ["--duration", f"{sampling.measure_s:g}"]),
         "--deadline",
-        f"{seconds + GRACE_S / 2:g}",
+        f"{longest_s(cell, sampling) - GRACE_S / 2:g}",
         "--seed",
         str(seed),
     ]
+    if rate > 0:
+        argv += ["--rate", f"{rate:.6g}"]
     for source, prefix in (snapshots or {}).items():
         argv += ["--snapshot", f"{source}:{prefix}"]
     return argv
@@ -180,73 +305,3 @@ def share(total: int, parts: int) -> list[int]:
     """`total` connections over `parts` clients, as evenly as they go, none empty-handed."""
     used = min(total, parts)
     return [total // used + (index < total % used) for index in range(used)]
-
-
-class Program:
-    """A program of ours under way: it speaks JSON lines, and its log keeps all it says."""
-
-    def __init__(self, host: Host, argv: list[str], log: Path):
-        self.host, self.argv, self.log = host, argv, log
-        self.ended = False
-
-    def __enter__(self) -> "Program":
-        self.process: Process = self.host.start(self.argv, log=self.log)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self.ended:
-            with held_back():
-                self.process.kill()
-
-    def wait_for(self, event: str, seconds: float) -> dict[str, Any]:
-        """The JSON line `event`; what comes before it is in the log only."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                line = self.process.readline(max(0.01, deadline - time.monotonic()))
-            except CommandTimeoutError:
-                raise
-            except CommandError as error:
-                raise self._ended(event, error) from error
-            said = _event(line)
-            if said is not None and said.get("event") == event:
-                return said
-
-    def _ended(self, event: str, error: CommandError) -> CommandError:
-        """The same error with its exit status: 77 means that this machine lacks something."""
-        status = self.end()
-        return CommandError(
-            self.argv,
-            status,
-            error.tail,
-            host=self.host.name,
-            problem=f"ended with status {status} before it said {event!r}",
-        )
-
-    def end(self) -> int:
-        """Wait for its end; the exit status."""
-        status = self.process.wait(STOP_S)
-        self.ended = True
-        return status
-
-    def stop(self) -> dict[str, Any]:
-        """Ask a server to end, and return its last counters."""
-        self.process.signal("TERM")
-        final = self.wait_for("final", STOP_S)
-        self.end()
-        return final
-
-
-def _event(line: str) -> dict[str, Any] | None:
-    if not line.lstrip().startswith("{"):
-        return None
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) else None

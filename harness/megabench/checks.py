@@ -9,7 +9,7 @@ from typing import Any
 
 from megabench import apps, paths, record, system
 from megabench.errors import HarnessError
-from megabench.experiment import experiment_files, read_experiment
+from megabench.experiment import all_experiments, experiment_files, read_experiment
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ def _file(what: str, path: Path, make: str) -> Check:
 
 def _programs() -> list[Check]:
     found = []
-    for name, app in apps.APPS.items():
-        found.append(_file(f"server of {name}", Path(apps.binary(app.server, None)), "make apps"))
+    for name in sorted({one.app for one in all_experiments()}):
+        app = apps.app(name)
+        for program in app.programs(name):
+            found.append(_file(f"server of {name}", Path(apps.binary(program, None)), app.make))
         found.append(_file(f"load of {name}", Path(apps.binary(app.load, None)), "make load"))
     return found
 

@@ -275,7 +275,7 @@ def up(testbed: Bed = "local", dry_run: DryRun = False) -> None:
         print(f"# start testbed {bed.name}; copy the programs to it")
         return
     bed.up()
-    apps.deploy(bed, list(apps.APPS))
+    apps.deploy(bed, apps.built())
     console.say(f"testbed {bed.name} is up")
 
 
@@ -284,11 +284,12 @@ def deploy(testbed: Bed = "local", dry_run: DryRun = False) -> None:
     """Copy the servers and the load generator to a testbed that is up."""
     bed = load_testbed(testbed)
     if dry_run:
-        for name in apps.APPS.values():
-            print(f"put build/bin/{name.server} server:{apps.remote_dir(bed.kind)}/{name.server}")
+        for name, row in apps.APPS.items():
+            for program in row.programs(name):
+                print(f"put build/bin/{program} server:{apps.remote_dir(bed.kind)}/{program}")
         return
     bed.attach()
-    for line in apps.deploy(bed, list(apps.APPS)):
+    for line in apps.deploy(bed, apps.built()):
         console.say(line)
 
 

@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from megabench.compare import Judged
+from megabench.experiment import says
 from megabench.plan import Trial, duration
 from megabench.summary import Grid, claim_rows, number
 
@@ -124,7 +125,8 @@ def described(trial: Trial) -> str:
     cell = trial.cell
     words = [trial.system, f"{trial.cores} core{'s' * (trial.cores > 1)}"]
     if "transactions_per_connection" in cell:
-        words.append(f"{cell['transactions_per_connection']} txn/connection")
+        length = says("transactions_per_connection", cell["transactions_per_connection"])
+        words.append(f"{length} txn/connection")
     return f"{', '.join(words)}, trial {trial.repeat}"
 
 

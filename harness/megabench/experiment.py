@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from megabench import paths
 from megabench.definition import Table
 from megabench.errors import DefinitionError, ExperimentError
@@ -167,6 +169,14 @@ def near(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     close += [k for k in known if name and name in k and k not in close]
     return f"did you mean {' or '.join(close)}? " if close else ""
+
+
+def says(name: str, value: object) -> str:
+    """A parameter's value as a person reads it."""
+    if name == "transactions_per_connection" and value == 0:
+        return "endless"
+    is_number = isinstance(value, (int, float, np.number))
+    return f"{value:g}" if is_number else str(value)
 
 
 def cell_key(cell: Mapping[str, Value]) -> str:

@@ -11,7 +11,7 @@ cannot show is not drawn: the figure says so, and shows what can be measured in 
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from megabench import paper, system
-from megabench.experiment import MARKS, Figure
+from megabench.experiment import MARKS, Figure, says
 from megabench.record import write_whole
 from megabench.table import Table
 
@@ -65,6 +65,10 @@ LABELS = {
     "throughput": "throughput (transactions/s)",
     "latency_p50": "median latency (µs)",
     "latency_p99": "99th percentile latency (µs)",
+    "latency_p999": "99.9th percentile latency (µs)",
+    "server_cpu": "server CPU per request (µs)",
+    "bandwidth": "received (Gbit/s)",
+    "load_percent": "load (% of the slower system's saturation)",
     "instructions": "instructions per transaction",
     "instructions_kernel": "kernel",
     "instructions_user": "user",
@@ -78,7 +82,12 @@ LABELS = {
 # Metrics that share their name with a parameter.
 RATES = {"connections": "connections per second"}
 # Over a panel there is less room than along an axis.
-SHORT = {"transactions_per_connection": "txn/connection", "size": "bytes"}
+SHORT = {
+    "transactions_per_connection": "txn/connection",
+    "size": "bytes",
+    "load_percent": "% of saturation",
+    "workload": "",
+}
 # A part of a bar is its system's colour, the first full, the next ones lighter and hatched.
 PART_ALPHA, PART_HATCH = (1.0, 0.45, 0.25), ("", "////", "....")
 # Series that are values of a parameter: from light to dark, since they are ordered.
@@ -199,6 +208,12 @@ def _panel_values(table: Table, figure: Figure) -> list[Any]:
     return sorted(_data(table, figure)[figure.panel].unique())
 
 
+def _panel_title(figure: Figure, value: Any) -> str:
+    """The panel's value, and of what."""
+    name = figure.panel or ""
+    return f"{says(name, value)} {SHORT.get(name, name)}".strip()
+
+
 def _series(rows: pd.DataFrame, figure: Figure) -> list[Any]:
     if figure.series == "system":
         return system.order(set(rows["system"]))
@@ -211,13 +226,23 @@ def _paper_rows(figure: Figure) -> pd.DataFrame:
     return paper.rows(figure.paper, {"metric": figure.metric, **figure.at})
 
 
-def _parameter_axis(axes: Axes, name: str, values: Sequence[float]) -> None:
+def _places(name: str, values: Sequence[Any]) -> dict[Any, float]:
+    """Where values stand on an axis: at themselves, but what is endless after all that is not."""
+    finite = [float(value) for value in values if says(name, value) != "endless"]
+    return {
+        value: float(value) if says(name, value) != "endless" else 2 * max(finite, default=0.5)
+        for value in values
+    }
+
+
+def _parameter_axis(axes: Axes, name: str, places: Mapping[Any, float]) -> None:
     """The parameter's own values as ticks; powers of two at even distances."""
-    ticks = sorted(set(values))
+    ticks = sorted(set(places.values()))
+    names = {place: says(name, value) for value, place in places.items()}
     if len(ticks) > 1 and ticks[0] > 0 and ticks[-1] / ticks[0] >= 4:
         axes.set_xscale("log", base=2)
     axes.set_xticks(ticks)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: names.get(place, "")))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(label(name))
 
@@ -264,13 +289,14 @@ def lines(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
             continue
         panel = panels[index]
         chosen = data if panel is None else data[data[figure.panel] == panel]
-        ticks = [float(value) for value in chosen[figure.x]]
-        ticks += _paper_lines(axes, figure)
+        places = _places(figure.x, [*chosen[figure.x].unique(), *_paper_values(figure)])
+        _paper_lines(axes, figure)
         for place, name in enumerate(_series(chosen, figure)):
-            _line(axes, figure, name, place, chosen[chosen[figure.series] == name])
+            rows_of = chosen[chosen[figure.series] == name]
+            _line(axes, figure, name, place, rows_of.assign(place=rows_of[figure.x].map(places)))
         if panel is not None:
-            axes.set_title(f"{panel:g} {SHORT.get(figure.panel or '', figure.panel)}", fontsize=8)
-        _parameter_axis(axes, figure.x, ticks)
+            axes.set_title(_panel_title(figure, panel), fontsize=8)
+        _parameter_axis(axes, figure.x, places)
         if index + columns < len(panels):
             axes.set_xlabel("")
         _value_axis(axes, figure.metric, named=rows == 1 and index == 0)
@@ -290,7 +316,7 @@ def _one_scale(data: pd.DataFrame, figure: Figure) -> bool:
 
 
 def _line(axes: Axes, figure: Figure, name: Any, place: int, rows: pd.DataFrame) -> None:
-    rows = rows.sort_values(figure.x)
+    rows = rows.sort_values("place")
     if figure.series == "system":
         look = system.look(str(name))
         colour, marker, text = look.colour, look.marker, look.label
@@ -298,12 +324,12 @@ def _line(axes: Axes, figure: Figure, name: Any, place: int, rows: pd.DataFrame)
         colour = ORDERED[place % len(ORDERED)]
         marker = ORDERED_MARKERS[place % len(ORDERED_MARKERS)]
         text = f"{name:g} {SHORT.get(figure.series, figure.series)}"
-    axes.plot(rows[figure.x], rows["median"], color=colour, marker=marker, label=text, zorder=3)
+    axes.plot(rows["place"], rows["median"], color=colour, marker=marker, label=text, zorder=3)
     for _, row in rows.iterrows():
         reach = _whiskers(row)
         if reach is not None:
             axes.errorbar(
-                row[figure.x],
+                row["place"],
                 row["median"],
                 yerr=[[reach[0]], [reach[1]]],
                 color=colour,
@@ -313,11 +339,17 @@ def _line(axes: Axes, figure: Figure, name: Any, place: int, rows: pd.DataFrame)
             )
 
 
-def _paper_lines(axes: Axes, figure: Figure) -> list[float]:
-    """The paper's curves in grey; their places on the axis."""
+def _paper_values(figure: Figure) -> list[Any]:
+    """The values of the parameter for which the paper has a number."""
     published = _paper_rows(figure)
-    if not len(published) or figure.x not in published.columns:
-        return []
+    return list(published[figure.x]) if figure.x in published.columns else []
+
+
+def _paper_lines(axes: Axes, figure: Figure) -> None:
+    """The paper's curves in grey."""
+    published = _paper_rows(figure)
+    if not _paper_values(figure):
+        return
     for name in system.order(set(published["system"])):
         rows = published[published["system"] == name].sort_values(figure.x)
         marks = "".join(f"[{mark}]" for mark in sorted(set(rows["mark"])))
@@ -335,7 +367,6 @@ def _paper_lines(axes: Axes, figure: Figure) -> list[float]:
             label=f"{system.look(name).label}, paper {marks}",
             zorder=1,
         )
-    return [float(value) for value in published[figure.x]]
 
 
 # bars
@@ -348,7 +379,8 @@ def bars(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
     grid = canvas.subplots(rows, columns, squeeze=False, sharey=True)
     data = _data(table, figure)
     names = _series(data, figure)
-    values = sorted(data[figure.x].unique())
+    places = _places(figure.x, list(data[figure.x].unique()))
+    values = sorted(places, key=lambda value: places[value])
     for index, axes in enumerate(grid.flat):
         if index >= len(panels):
             axes.set_visible(False)
@@ -356,10 +388,9 @@ def bars(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
         at = dict(figure.at)
         if figure.panel is not None:
             at[figure.panel] = panels[index]
-            said = SHORT.get(figure.panel, figure.panel)
-            axes.set_title(f"{panels[index]:g} {said}", fontsize=8)
+            axes.set_title(_panel_title(figure, panels[index]), fontsize=8)
         _bar_groups(axes, table, figure, at, names, values)
-        axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        axes.set_xticks(range(len(values)), [says(figure.x, value) for value in values])
         if index + columns >= len(panels):
             axes.set_xlabel(label(figure.x))
         axes.tick_params(axis="x", length=0)
@@ -542,9 +573,10 @@ def _not_measurable(table: Table, figure: Figure) -> Canvas:
     else:
         left = canvas.subfigures(1, 1)
     axes = left.subplots()
-    ticks = _paper_lines(axes, figure)
-    if ticks:
-        _parameter_axis(axes, figure.x, ticks)
+    _paper_lines(axes, figure)
+    places = _places(figure.x, _paper_values(figure))
+    if places:
+        _parameter_axis(axes, figure.x, places)
         _legend(left, axes, 4.6)
     axes.set_ylim(bottom=0)
     _value_axis(axes, figure.metric)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Machines behind one small interface: run, start, put, get, read_text.
+"""Machines behind one small interface: run, start, put, get, read_text, tunnel.
 
 LocalHost is this machine, NamespaceHost this machine inside a network namespace, SshHost any other
 one. Commands are argv lists everywhere; only SSH, which has no such thing, gets them quoted.
@@ -11,6 +11,7 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -52,6 +53,18 @@ class Process(Protocol):
         """End it now, whatever it is doing. Does nothing if it has ended."""
 
 
+class Tunnel(Protocol):
+    """A connection made from a host: a socket, or paramiko's likeness of one."""
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def settimeout(self, timeout: float | None, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Host(Protocol):
     name: str
 
@@ -71,6 +84,9 @@ class Host(Protocol):
     def get(self, remote: str, local: Path) -> None: ...
 
     def read_text(self, path: str) -> str: ...
+
+    def tunnel(self, address: str, port: int, timeout: float) -> Tunnel:
+        """A TCP connection from this host to somewhere; OSError if there is none to be had."""
 
 
 def checked(completed: Completed, host: str) -> Completed:
@@ -250,6 +266,9 @@ class LocalHost:
 
     def read_text(self, path: str) -> str:
         return self.run(["cat", "--", path], timeout=30).stdout
+
+    def tunnel(self, address: str, port: int, timeout: float) -> Tunnel:
+        return socket.create_connection((address, port), timeout)
 
 
 class NamespaceHost(LocalHost):

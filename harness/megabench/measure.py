@@ -27,6 +27,9 @@ UNITS = {
     "connections": "1/s",
     "latency_p50": "us",
     "latency_p99": "us",
+    "latency_p999": "us",
+    "bandwidth": "Gbit/s",
+    "server_cpu": "us per transaction",
     "errors": "count",
     "resets": "count",
     "timeouts": "count",
@@ -48,6 +51,8 @@ INSTRUCTIONS = tuple(name for name in UNITS if name.startswith("instructions"))
 # Below this rate the timer ticks of an idling machine outweigh the transactions.
 MIN_RATE = 100.0
 READ_S = 20.0
+# An open loop is behind by a burst now and then; by this much only if the server cannot keep up.
+LATE_S = 0.1
 # Segments sent again per transaction from which on a reader should know.
 MANY_RETRANSMITS = 0.01
 # Beside an emulator the load generator is an order of magnitude faster than the server, and a
@@ -102,10 +107,13 @@ def measure(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
     logs.mkdir(parents=True, exist_ok=True)
     server_argv, load_argvs = trial_commands(bed, trial, number, logs)
     clients = bed.clients[: len(load_argvs)]
+    apps.put_load_files(trial.app, trial.cell, bed)
     before = retransmits([bed.server, *clients])
-    with apps.Program(bed.server, server_argv, logs / "server.log") as server:
-        server.wait_for("ready", apps.READY_S)
+    with apps.start(trial.app, trial.cell, bed, server_argv, number, logs / "server.log") as server:
+        server.ready()
+        idle = busy_s(bed.server)
         results = _load(clients, load_argvs, trial, logs)
+        busy = busy_s(bed.server) - idle
         final = server.stop()
     after = retransmits([bed.server, *clients])
     measured = Measured(server=final, load=[_kept(result) for result in results])
@@ -115,6 +123,7 @@ def measure(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
     measured.metrics["retransmits_server"] = after[0] - before[0]
     measured.metrics["retransmits_client"] = sum(after[1:]) - sum(before[1:])
     measured.metrics |= server_metrics(final)
+    measured.metrics["server_cpu"] = 1e6 * busy / max(1, sum(map(all_served, results)))
     measured.notes += retransmit_notes(measured)
     if bed.counter_file is not None:
         _count_instructions(measured, logs)
@@ -144,6 +153,7 @@ def trial_commands(
                 connections=connections,
                 threads=min(connections, LOAD_THREADS[bed.is_virtual]),
                 seed=trial.repeat * 1000 + index,
+                rate=trial.rate * connections / int(trial.cell["connections"]),
                 # One client is enough to take the snapshots.
                 snapshots=snapshots if index == 0 else {},
                 remote_dir=None if bed.kind == "vm" else apps.remote_dir(bed.kind),
@@ -156,7 +166,7 @@ def _load(
     clients: Sequence[Host], argvs: list[list[str]], trial: Trial, logs: Path
 ) -> list[dict[str, Any]]:
     """Run every client at once; their results."""
-    seconds = trial.sampling.warmup_s + trial.sampling.measure_s + apps.GRACE_S
+    seconds = apps.longest_s(trial.cell, trial.sampling)
     programs = [
         apps.Program(client, argv, logs / f"load{index}.log")
         for index, (client, argv) in enumerate(zip(clients, argvs, strict=True))
@@ -197,6 +207,10 @@ def load_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     for result in results:
         if result.get("bottleneck") == "client":
             notes.append(f"the client was the bottleneck: {result.get('bottleneck_why', '')}")
+        if result.get("behind_s", 0) > LATE_S:
+            notes.append(
+                f"the rate was too high: {result['behind_s']:.2f} s behind at the window's end"
+            )
         outside = sum(result.get("errors_outside", {}).values())
         if outside:
             notes.append(f"{outside} errors outside the measured window")
@@ -213,6 +227,27 @@ def retransmits(hosts: Sequence[Host]) -> list[int]:
     ]
 
 
+def busy_s(host: Host) -> float:
+    """Seconds of CPU spent so far on a host, by anyone, in the kernel or not."""
+    return parse_busy(host.run(["cat", "/proc/stat"], timeout=READ_S).stdout)
+
+
+def parse_busy(stat: str) -> float:
+    """user nice system idle iowait irq softirq steal, in hundredths of a second."""
+    for line in stat.splitlines():
+        if line.startswith("cpu "):
+            ticks = [int(word) for word in line.split()[1:9]]
+            return (sum(ticks) - ticks[3] - ticks[4]) / 100
+    return 0.0
+
+
+def all_served(result: Mapping[str, Any]) -> int:
+    """All that a load asked for: warm-up, window, and what it set before."""
+    return sum(
+        int(result.get(key, 0)) for key in ("transactions", "transactions_outside", "prepared")
+    )
+
+
 def parse_retransmits(snmp: str) -> int:
     """RetransSegs of /proc/net/snmp: a line of names, then a line of values."""
     rows = [line.split() for line in snmp.splitlines() if line.startswith("Tcp:")]
@@ -225,6 +260,7 @@ def parse_retransmits(snmp: str) -> int:
 def retransmit_notes(measured: Measured) -> list[str]:
     """A trial with many retransmissions measures them too, not the interface alone."""
     served = sum(int(thread.get("transactions", 0)) for thread in measured.server["threads"])
+    served = served or sum(map(all_served, measured.load))
     again = sum(measured.metrics[f"retransmits_{side}"] for side in ("server", "client"))
     if again <= MANY_RETRANSMITS * served:
         return []
@@ -241,12 +277,15 @@ def merge_results(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         latency = results[0]["latency_us"]
     else:
         merged = merge_histograms(results)
-        latency = {"p50": quantile(merged, 0.5), "p99": quantile(merged, 0.99)}
+        shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+        latency = {name: quantile(merged, share) for name, share in shares.items()}
     return {
         "throughput": sum(float(result["throughput"]) for result in results),
         "connections": sum(float(result["connections_s"]) for result in results),
         "latency_p50": latency["p50"],
         "latency_p99": latency["p99"],
+        "latency_p999": latency["p999"],
+        "bandwidth": sum(float(result.get("gigabits_s", 0)) for result in results),
         "errors": sum(errors.values()),
         "resets": errors.get("reset", 0),
         "timeouts": errors.get("timeout", 0),

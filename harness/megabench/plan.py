@@ -28,6 +28,8 @@ class Trial:
     sampling: Sampling
     app: str
     experiments: tuple[str, ...]
+    # Open loop: transactions a second, known only when the closed loop's are. 0: closed.
+    rate: float = 0.0
 
     @property
     def key(self) -> str:

@@ -7,8 +7,9 @@ on disk, and the same command given again goes on from there.
 
 import fcntl
 import shlex
+import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -248,6 +249,8 @@ class Session:
         begun = time.monotonic()
         try:
             self._use_cores(trial.cores)
+            trial = replace(trial, rate=open_rate(trial, owner.finished.values()))
+            point["rate_txn_s"] = trial.rate
             with record.disk_errors(folder):
                 measured = self.measure_trial(self.bed, trial, number, folder)
         except record.ResultsError:
@@ -323,6 +326,28 @@ class Session:
                 f"testbed {self.bed.name} went away: {point['reason']}",
                 hint="`megabench up` starts it again; the same run command goes on from here",
             )
+
+
+def open_rate(trial: Trial, finished: Iterable[Mapping[str, Any]]) -> float:
+    """Transactions a second of an open loop: the cell's share of the slower system's saturation.
+
+    That is the lowest of the systems' medians in the closed loop (load_percent = 100) so far, all
+    else being equal; 0 for the closed loop itself. All systems get the same rate.
+    """
+    percent = float(trial.cell.get("load_percent", 100))
+    if percent >= 100:
+        return 0.0
+    full = {k: v for k, v in {**trial.cell, "load_percent": 100}.items() if k != "system"}
+    rates: dict[str, list[float]] = {}
+    for point in finished:
+        if {k: v for k, v in point["cell"].items() if k != "system"} == full:
+            rates.setdefault(point["system"], []).append(point["metrics"]["throughput"]["value"])
+    if not rates:
+        raise ExperimentError(
+            f"{trial.key}: no closed loop has been measured that this load is a share of",
+            hint="load_percent = 100 comes first in the grid; --only must not leave it out",
+        )
+    return percent / 100 * min(statistics.median(values) for values in rates.values())
 
 
 def instruction_plan(plan: Plan) -> Plan:

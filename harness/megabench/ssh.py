@@ -18,7 +18,7 @@ from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
 from .errors import CommandError, CommandTimeoutError, TestbedError
-from .host import KILL_DEADLINE_S, Completed, LineReader, Process, checked
+from .host import KILL_DEADLINE_S, Completed, LineReader, Process, Tunnel, checked
 
 # Its failures reach us as exceptions; tracebacks of its threads would only be noise.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -219,3 +219,16 @@ class SshHost:
     def read_text(self, path: str) -> str:
         # Not by SFTP: files of /proc and /sys have no size there.
         return self.run(["cat", "--", path], timeout=CONNECT_TIMEOUT_S).stdout
+
+    def tunnel(self, address: str, port: int, timeout: float) -> Tunnel:
+        transport = self.connection.client.get_transport()
+        try:
+            if transport is None:
+                raise OSError("the SSH connection is gone")
+            channel = transport.open_channel(
+                "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
+            )
+        except (paramiko.SSHException, EOFError) as error:
+            raise ConnectionError(f"{self.name}: {address} port {port}: {error}") from error
+        channel.settimeout(timeout)
+        return channel

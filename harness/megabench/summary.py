@@ -6,12 +6,10 @@ The terminal, the report and results/README.md show the same rows, made here onc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
 
 from megabench import compare, stats, system
 from megabench.compare import Judged
+from megabench.experiment import says
 from megabench.stats import Summary
 from megabench.table import Table
 
@@ -98,7 +96,8 @@ def _grid(table: Table, metric: str) -> Grid | None:
             if value is not None and base is not None and base.median and name != _base(table):
                 ratio = stats.ratio(value, base)
             entries.append(Entry(value, ratio))
-        made.append(([f"{part:g}" if _is_number(part) else str(part) for part in point], entries))
+        said = [says(name, part) for name, part in zip(varying, point, strict=True)]
+        made.append((said, entries))
     return Grid(
         experiment=experiment.id,
         metric=metric,
@@ -112,10 +111,6 @@ def _grid(table: Table, metric: str) -> Grid | None:
 
 def _base(table: Table) -> str:
     return table.raw.experiment.baseline
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) or pd.api.types.is_number(value)
 
 
 def ours_text(row: Judged) -> str:

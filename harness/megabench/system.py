@@ -3,7 +3,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +13,10 @@ from megabench.errors import DefinitionError, ExperimentError
 
 @dataclass(frozen=True)
 class System:
-    """One row of systems.toml; `step` names what an ablation adds to the row before it."""
+    """One row of systems.toml; `step` names what an ablation adds to the row before it.
+
+    `program` names the program of an app that is built in several ways.
+    """
 
     name: str
     label: str
@@ -22,6 +25,7 @@ class System:
     marker: str
     step: str
     server: Mapping[str, tuple[str, ...]]
+    program: Mapping[str, str] = field(default_factory=dict)
 
     def flags(self, app: str) -> tuple[str, ...]:
         """What turns `app`'s server into this system."""
@@ -78,4 +82,5 @@ def _system(path: Path, name: str, row: object) -> System:
         marker=row["marker"],
         step=str(row.get("step", row["label"])),
         server={app: tuple(flags) for app, flags in row["server"].items()},
+        program={app: str(name) for app, name in row.get("program", {}).items()},
     )

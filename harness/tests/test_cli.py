@@ -363,8 +363,9 @@ def test_check__says_what_is_missing(bed: FakeBed) -> None:
 def test_check__all_is_there(bed: FakeBed) -> None:
     folder = paths.build() / "bin"
     folder.mkdir(parents=True)
-    for name in ("pingpong-server", "megabench-load"):
-        (folder / name).write_text("")
+    for name, app in apps.APPS.items():
+        for program in (*app.programs(name), app.load):
+            (folder / program).write_text("")
     assert call("check").exit_code == 0
 
 
