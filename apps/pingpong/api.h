@@ -9,9 +9,11 @@
 #include "options.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <unistd.h>
 
 /* The largest piece read at a time; one of them is touched before the start. */
 #define BUFFER_BYTES	65536
@@ -88,10 +90,28 @@ static inline void count_bytes(struct worker *w, uint64_t *bytes, uint64_t n)
 	}
 }
 
+/* This thread's CPU, and its share of the CPUs that no thread has. */
+static inline void partition_of(const struct worker *w, cpu_set_t *mask)
+{
+	const struct options *o = w->options;
+	const long nr_cpus = sysconf(_SC_NPROCESSORS_CONF);
+	cpu_set_t taken;
+
+	CPU_ZERO(&taken);
+	for (unsigned int i = 0; i < o->threads; i++)
+		CPU_SET(o->cpus[i], &taken);
+	CPU_ZERO(mask);
+	CPU_SET(w->cpu, mask);
+	for (unsigned int cpu = 0; cpu < nr_cpus && cpu < CPU_SETSIZE; cpu++)
+		if (!CPU_ISSET(cpu, &taken) && cpu % o->threads == w->index)
+			CPU_SET(cpu, mask);
+}
+
 extern const struct api api_epoll;
 extern const struct api api_reuseport;
 extern const struct api api_io_uring;
 extern const struct api api_megapipe_raw;
+extern const struct api api_floor;
 
 /* Only where libmegapipe is: else its address is NULL, and the row is absent. */
 extern const struct api api_megapipe __attribute__((weak));

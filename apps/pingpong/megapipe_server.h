@@ -196,23 +196,6 @@ static void has_written(struct worker *w, struct connection *c, int n)
 		turn(w, c, c->held);
 }
 
-/* This thread's CPU, and its share of the CPUs that no thread has. */
-static void partition_of(const struct worker *w, cpu_set_t *mask)
-{
-	const struct options *o = w->options;
-	const long nr_cpus = sysconf(_SC_NPROCESSORS_CONF);
-	cpu_set_t taken;
-
-	CPU_ZERO(&taken);
-	for (unsigned int i = 0; i < o->threads; i++)
-		CPU_SET(o->cpus[i], &taken);
-	CPU_ZERO(mask);
-	CPU_SET(w->cpu, mask);
-	for (unsigned int cpu = 0; cpu < nr_cpus && cpu < CPU_SETSIZE; cpu++)
-		if (!CPU_ISSET(cpu, &taken) && cpu % o->threads == w->index)
-			CPU_SET(cpu, mask);
-}
-
 static int server_open(struct worker *w)
 {
 	const struct options *o = w->options;

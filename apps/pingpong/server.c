@@ -34,6 +34,7 @@ static const struct api *const apis[] = {
 	&api_io_uring,
 	&api_megapipe,
 	&api_megapipe_raw,
+	&api_floor,
 };
 
 #define NR_APIS	(sizeof(apis) / sizeof(apis[0]))

@@ -30,7 +30,7 @@ MARKS = {
 ORDERS = ("interleaved", "sequential")
 LOOPS = ("closed", "open")
 SHAPES = ("lines", "bars", "stacked")
-KINDS = ("ratio", "inverse", "gain", "step")
+KINDS = ("ratio", "inverse", "gain", "excess", "step")
 # What a claim's ratio is: an effect to be reached, or a cost to stay within.
 BOUNDS = ("lower", "upper")
 

@@ -70,6 +70,7 @@ LABELS = {
     "bandwidth": "received (Gbit/s)",
     "load_percent": "load (% of the slower system's saturation)",
     "instructions": "instructions per transaction",
+    "interface": "instructions beyond the floor's",
     "instructions_kernel": "kernel",
     "instructions_user": "user",
     "instructions_saving": "instructions of the baseline / of this system",

@@ -62,14 +62,29 @@ def ratio(above: Summary, below: Summary) -> Summary:
 
     Wider than need be, but a reader can check it from the table with a pocket calculator.
     """
-    n = min(above.n, below.n)
     lo = hi = None
     if above.lo is not None and above.hi is not None and below.lo and below.hi:
         lo, hi = above.lo / below.hi, above.hi / below.lo
-    notes = dict.fromkeys(
-        part for note in (above.note, below.note) for part in note.split("; ") if part
+    return Summary(
+        min(above.n, below.n), above.median / below.median, lo, hi, _both_notes(above, below)
     )
-    return Summary(n, above.median / below.median, lo, hi, "; ".join(notes))
+
+
+def difference(above: Summary, below: Summary) -> Summary:
+    """`above` less `below`: difference of the medians, and the widest that the intervals allow."""
+    lo = hi = None
+    if above.lo is not None and below.hi is not None:
+        lo = above.lo - below.hi
+    if above.hi is not None and below.lo is not None:
+        hi = above.hi - below.lo
+    return Summary(
+        min(above.n, below.n), above.median - below.median, lo, hi, _both_notes(above, below)
+    )
+
+
+def _both_notes(one: Summary, other: Summary) -> str:
+    notes = dict.fromkeys(part for s in (one, other) for part in s.note.split("; ") if part)
+    return "; ".join(notes)
 
 
 def scaled(value: Summary, factor: float, offset: float) -> Summary:

@@ -245,9 +245,12 @@ def _derived_rows(
 def _against(
     derived: Derived, row: Mapping[str, Any], base: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """`row` against its base: the ratio, its inverse, or the gain in per cent."""
+    """`row` against its base: the ratio, its inverse, the gain in per cent, or the excess."""
     if base is None or not base["median"] or not row["median"]:
         return None
+    if derived.kind == "excess":
+        excess = stats.difference(row_summary(row), row_summary(base))
+        return None if base is row else _columns(excess)
     if base is row:
         # A system against itself says nothing; one core against one core is where a curve begins.
         whole = {"n": row["n"], "median": 1.0, "lo": math.nan, "hi": math.nan, "note": ""}

@@ -23,6 +23,7 @@ COST = {
     "megapipe-P": 66_000.0,
     "megapipe-PB": 64_500.0,
     "megapipe": 58_000.0,
+    "floor": 56_000.0,
 }
 LONG = {
     "epoll": 14_000.0,
@@ -34,6 +35,7 @@ LONG = {
     "megapipe-P": 13_400.0,
     "megapipe-PB": 12_300.0,
     "megapipe": 12_100.0,
+    "floor": 11_600.0,
 }
 
 

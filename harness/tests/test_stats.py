@@ -3,7 +3,7 @@
 
 import pytest
 
-from megabench.stats import Summary, ratio, scaled, summarise
+from megabench.stats import Summary, difference, ratio, scaled, summarise
 
 
 def test_summarise__fewer_than_three_have_no_interval() -> None:
@@ -39,3 +39,9 @@ def test_ratio__without_an_interval_on_one_side() -> None:
 def test_scaled__as_per_cent() -> None:
     got = scaled(Summary(3, 1.5, 1.25, 2, ""), 100, -100)
     assert (got.median, got.lo, got.hi) == (50, 25, 100)
+
+
+def test_difference__the_widest_that_the_intervals_allow() -> None:
+    above, below = Summary(3, 10.0, 9.0, 12.0, "a"), Summary(5, 4.0, 3.0, 5.0, "a; b")
+    assert difference(above, below) == Summary(3, 6.0, 4.0, 9.0, "a; b")
+    assert difference(above, Summary(1, 4.0, None, None, "")) == Summary(1, 6.0, None, None, "a")
