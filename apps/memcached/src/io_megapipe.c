@@ -75,6 +75,7 @@ struct io_thread {
     listener *listeners;
     waiting *waiting, **waiting_end;
     conn *due, **due_end;   /* have something to do, but nothing to wait for */
+    int nr_due;
     int *slots;             /* numbers for lwsockets that are free: a stack */
     int nr_slots;
     int allowance;          /* connections that it may open at once */
@@ -116,6 +117,23 @@ static void add_due(conn *c) {
     c->io.next_due = NULL;
     *t->due_end = c;
     t->due_end = &c->io.next_due;
+    t->nr_due++;
+}
+
+static void remove_due(conn *c) {
+    io_thread *t;
+    conn **at;
+
+    if (!c->io.is_due)
+        return;
+    t = thread_of(c);
+    for (at = &t->due; *at != c; at = &(*at)->io.next_due)
+        ;
+    *at = c->io.next_due;
+    if (t->due_end == &c->io.next_due)
+        t->due_end = at;
+    c->io.is_due = false;
+    t->nr_due--;
 }
 
 /* A request could not be made: out of memory. */
@@ -205,16 +223,15 @@ static void go_on(conn *c) {
     settle(c);
 }
 
+/* Those of now; it may add to them. */
 static void go_on_with_due(io_thread *t) {
-    conn *c = t->due, *next;
+    conn *c;
 
-    t->due = NULL;
-    t->due_end = &t->due;
-    for (; c; c = next) {
-        next = c->io.next_due;
-        c->io.is_due = false;
-        /* Closed meanwhile, or even a new connection in the same place. */
-        if (c->state == conn_closed || c->state == conn_watch)
+    for (int n = t->nr_due; n > 0 && t->due; n--) {
+        c = t->due;
+        remove_due(c);
+        /* A side thread has it, and will return it. */
+        if (c->state == conn_watch || c->state == conn_io_queue)
             continue;
         if (c->io.reading || c->io.writing || c->io.polling)
             settle(c);
@@ -307,8 +324,6 @@ static bool join(conn *c) {
 static bool megapipe_conn_add(conn *c) {
     struct io_conn *io = &c->io;
     char *ahead = io->ahead;
-    bool is_due = io->is_due;
-    conn *next_due = io->next_due;
 
     if (c->state == conn_listening) {
         dispatch_listener(c);
@@ -317,8 +332,6 @@ static bool megapipe_conn_add(conn *c) {
 
     memset(io, 0, sizeof(*io));
     io->ahead = ahead;
-    io->is_due = is_due;
-    io->next_due = next_due;
     if (IS_UDP(c->transport)) {
         if (!join(c))
             return false;
@@ -388,33 +401,6 @@ static bool megapipe_conn_return(conn *c) {
     return true;
 }
 
-static void megapipe_conn_end(conn *c) {
-    struct io_conn *io = &c->io;
-    bool uses_memory = io->writing ||
-                       (io->reading && io->read_to != io->ahead);
-
-    if (!io->handle.channel)
-        return;
-    mp_close(io->handle);
-    /* The memory is about to be anybody's; io->ahead stays where it is. */
-    if (uses_memory)
-        mp_flush(io->handle.channel);
-    io->reading = io->has_read = false;
-    io->writing = io->has_written = false;
-    io->polling = false;
-}
-
-static void megapipe_conn_close(conn *c) {
-    struct io_conn *io = &c->io;
-
-    if (!io->handle.channel)
-        close(c->sfd);
-    io->handle = NO_HANDLE;
-    if (io->is_lwsocket)
-        give_slot_back(thread_of(c), c->sfd);
-    io->is_lwsocket = false;
-}
-
 /*
  * How many connections
  */
@@ -460,8 +446,13 @@ static void one_less(io_thread *t) {
     t->allowance = keep;
 }
 
+/* It is in the numbers of its thread. */
+static bool has_worker(const conn *c) {
+    return c->thread && !IS_UDP(c->transport);
+}
+
 static void megapipe_conn_opened(conn *c) {
-    if (c->thread && !IS_UDP(c->transport)) {
+    if (has_worker(c)) {
         io_thread *t = thread_of(c);
 
         atomic_fetch_add_explicit(&t->curr_conns, 1, memory_order_relaxed);
@@ -473,15 +464,10 @@ static void megapipe_conn_opened(conn *c) {
     }
 }
 
+/* A worker's was counted in conn_close(), while it still was the worker's. */
 static void megapipe_conn_closed(conn *c) {
-    if (c->thread && !IS_UDP(c->transport)) {
-        io_thread *t = thread_of(c);
-
-        atomic_fetch_sub_explicit(&t->curr_conns, 1, memory_order_relaxed);
-        one_less(t);
-    } else {
+    if (!has_worker(c))
         io_libevent.conn_closed(c);
-    }
 }
 
 static uint64_t megapipe_curr_conns(void) {
@@ -492,6 +478,60 @@ static uint64_t megapipe_curr_conns(void) {
                                     memory_order_relaxed);
     return sum;
 }
+
+/*
+ * Ending
+ */
+
+/*
+ * The memory of what is under way is about to be anybody's, but for io->ahead,
+ * which stays where it is. A descriptor is closed last, in conn_close(): with
+ * its number, "c" is at once some other thread's.
+ */
+static void megapipe_conn_end(conn *c) {
+    struct io_conn *io = &c->io;
+    mp_handle handle = io->handle;
+    bool uses_memory = io->writing ||
+                       (io->reading && io->read_to != io->ahead);
+
+    remove_due(c);
+    if (handle.channel && uses_memory) {
+        if (io->is_lwsocket)
+            mp_close(handle);
+        else
+            mp_unregister(handle);
+        mp_flush(handle.channel);
+        io->handle = NO_HANDLE;
+    }
+    io->reading = io->has_read = false;
+    io->writing = io->has_written = false;
+    io->polling = false;
+}
+
+static void megapipe_conn_close(conn *c) {
+    mp_handle handle = c->io.handle;
+    bool is_lwsocket = c->io.is_lwsocket;
+    int sfd = c->sfd;
+
+    c->io.handle = NO_HANDLE;
+    c->io.is_lwsocket = false;
+    if (is_lwsocket)
+        give_slot_back(thread_of(c), sfd);
+    if (has_worker(c)) {
+        io_thread *t = thread_of(c);
+
+        atomic_fetch_sub_explicit(&t->curr_conns, 1, memory_order_relaxed);
+        one_less(t);
+    }
+    if (handle.channel)
+        mp_close(handle);
+    else if (!is_lwsocket)
+        close(sfd);
+}
+
+/*
+ * When there are too many
+ */
 
 /* Stop accepting; the thread tries again every RETRY_US. */
 static void set_full(io_thread *t) {
@@ -771,8 +811,8 @@ static void completed(io_thread *t, const struct mp_event *ev) {
         break;
     case MP_POLL:
         if (ev->cookie == t) {
-            mp_poll(t->notify, EPOLLIN);
             thread_libevent_process(t->me->notify_event_fd, EV_READ, t->me);
+            mp_poll(t->notify, EPOLLIN);
             break;
         }
         c->io.polling = false;
