@@ -1,26 +1,30 @@
 # SPDX-License-Identifier: MIT
 """A demanding client: does the same to two memcached servers and compares the answers.
 
-    python memcached_client.py [--idle N] HOST:PORT HOST:PORT
+    python memcached_client.py [--idle N] SERVER SERVER
 
-The first is the reference, the untouched build. Both must be freshly started. A program of its
-own, for it has to run where the servers can be reached; prints a line a scenario and exits 1 if
-an answer differs.
+A server is HOST:PORT or the path of a UNIX socket. The first is the reference, the untouched build.
+Both must be freshly started. A program of its own, for it has to run where the servers can be
+reached; prints a line a scenario and exits 1 if an answer differs.
 """
 
 import argparse
 import hashlib
+import os
+import select
+import signal
 import socket
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError
 
-Address = tuple[str, int]
+Address = tuple[str, int] | str
 TIMEOUT_S = 120.0
 KB = 1024
 
@@ -28,7 +32,19 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends a reset
 
 
 def connect(address: Address) -> socket.socket:
-    return socket.create_connection(address, timeout=TIMEOUT_S)
+    if not isinstance(address, str):
+        return socket.create_connection(address, timeout=TIMEOUT_S)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(TIMEOUT_S)
+    sock.connect(address)
+    return sock
+
+
+def parse(server: str) -> Address:
+    if "/" in server:
+        return server
+    host, port = server.rsplit(":", 1)
+    return host, int(port)
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
@@ -197,7 +213,8 @@ def pipelines(address: Address) -> Iterator[Any]:
 def drop_by_drop(address: Address) -> Iterator[Any]:
     request = set_command("drop", b"0123456789") + b"get drop\r\nmn\r\n"
     with connect(address) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not isinstance(address, str):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for i in range(len(request)):
             sock.sendall(request[i : i + 1])
             time.sleep(0.005)
@@ -209,9 +226,11 @@ def garbage(address: Address) -> Iterator[Any]:
     yield ask(address, b"set k 0 0 3\r\ntoo long\r\nget k\r\n")
     yield ask(address, b"get " + b"k" * 251 + b"\r\n")
     yield ask(address, set_command("neg", b"").replace(b" 0\r\n", b" -5\r\n"))
-    with connect(address) as sock:
+    # It closes while we send: what we hear of that is a matter of luck.
+    with connect(address) as sock, suppress(ConnectionError):
         sock.sendall(b"x" * 100_000)
-        yield read_until(sock, b"never")
+        read_until(sock, b"never")
+    yield ask(address, b"get k\r\n")
 
 
 def cut_off(address: Address) -> Iterator[Any]:
@@ -242,6 +261,69 @@ def reconnects(address: Address) -> Iterator[Any]:
         yield ask(address, b"get many%d\r\n" % (i % 200))
 
 
+def stats(address: Address, what: str = "") -> dict[str, str]:
+    with connect(address) as sock:
+        sock.sendall(f"stats {what}".rstrip().encode() + b"\r\n")
+        lines = read_until(sock, b"END\r\n").decode().splitlines()
+    words = (line.split(" ", 2) for line in lines if line.startswith("STAT "))
+    return {name: found for _, name, found in words}
+
+
+def curr_connections(address: Address) -> int:
+    return int(stats(address)["curr_connections"])
+
+
+def connections_reaching(address: Address, count: int) -> int:
+    deadline = time.monotonic() + TIMEOUT_S
+    while (found := curr_connections(address)) != count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def keep_asking(address: Address) -> None:
+    """Sets and gets of all sizes, until killed: half of the answers are never read."""
+    request = set_command("killed", value(5000)) + b"get killed\r\n" * 10
+    with connect(address) as sock:
+        while True:
+            sock.sendall(request)
+            sock.recv(20_000)
+
+
+def killed_clients(address: Address) -> Iterator[Any]:
+    """kill -9 of clients mid-request: others are served, and none of the dead is counted."""
+    before = curr_connections(address)
+    for _ in range(5):
+        children = []
+        for _ in range(8):
+            pid = os.fork()
+            if not pid:
+                with suppress(OSError):
+                    keep_asking(address)
+                os._exit(0)
+            children.append(pid)
+        yield ask(address, b"get many1\r\n")
+        time.sleep(0.2)
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        yield ask(address, b"get many2\r\n")
+    yield connections_reaching(address, before) == before
+
+
+def busy_while_others_come(address: Address) -> Iterator[Any]:
+    """Eight connections keep the workers busy with pipelines while 200 others come and go."""
+    busy = [connect(address) for _ in range(8)]
+    for i in range(200):
+        if i % 10 == 0:
+            for sock in busy:
+                sock.sendall(b"get m99\r\n" * 50 + b"mn\r\n")
+        yield ask(address, b"get many%d\r\n" % i)
+        if i % 10 == 9:
+            yield [digest(read_until(sock, b"MN\r\n")) for sock in busy]
+    for sock in busy:
+        sock.close()
+
+
 def slow_reader(address: Address) -> Iterator[Any]:
     """It asks for 30 MB and does not read: others are served, and it gets all in the end."""
     with connect(address) as slow:
@@ -262,6 +344,72 @@ def idle(address: Address, connections: int) -> Iterator[Any]:
         sock.close()
 
 
+REFUSED = b"ERROR Too many open connections\r\n"
+
+
+def first_answers(socks: list[socket.socket], wait_s: float) -> dict[socket.socket, bytes]:
+    """What came to which until nothing had come for so long."""
+    found = {}
+    waiting = list(socks)
+    while waiting and (ready := select.select(waiting, [], [], wait_s)[0]):
+        for sock in ready:
+            found[sock] = sock.recv(1000)
+            waiting.remove(sock)
+    return found
+
+
+def crowd(address: Address) -> Iterator[Any]:
+    """300 clients where the server takes some 180: the others wait until there is room, stock's
+    without a connection."""
+    assert not isinstance(address, str)
+    coming, connected = [], []
+    for _ in range(300):
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(address)
+        coming.append(sock)
+    served = 0
+    answers = set()
+    while served < 300 and (came := select.select([], coming, [], 30)[1] or connected):
+        for sock in [sock for sock in coming if sock in came]:
+            sock.sendall(b"get none\r\n")
+            coming.remove(sock)
+            connected.append(sock)
+        found = first_answers(connected, 2)
+        if not served:
+            yield 100 < len(found) < 200
+        for sock, answer in found.items():
+            answers.add(answer)
+            connected.remove(sock)
+            sock.close()
+        served += len(found)
+    yield served, answers
+    counters = stats(address)
+    yield counters["accepting_conns"], int(counters["listen_disabled_num"]) > 0
+
+
+def crowd_refused(address: Address) -> Iterator[Any]:
+    """The same with maxconns_fast: the others are told so."""
+    socks = [connect(address) for _ in range(300)]
+    found = list(first_answers(socks, 5).values())
+    yield set(found), 100 < len(found) < 200
+    for sock in socks:
+        sock.close()
+    yield connections_reaching(address, curr_connections(address))
+    yield ask(address, b"get none\r\n"), int(stats(address)["rejected_connections"]) == len(found)
+
+
+def hold(address: Address, connections: int) -> None:
+    """Idle connections, for as long as this program lives."""
+    socks = [connect(address) for _ in range(connections)]
+    for sock in socks:
+        sock.sendall(b"get none\r\n")
+    for sock in socks:
+        read_until(sock, b"END\r\n")
+    print("holding", flush=True)
+    signal.pause()
+
+
 SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
     every_command,
     meta_commands,
@@ -274,8 +422,12 @@ SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
     cut_off,
     many_clients,
     reconnects,
+    killed_clients,
+    busy_while_others_come,
     slow_reader,
 ]
+# They want a server with limits.
+OTHERS = [crowd, crowd_refused]
 
 
 def outcome(scenario: Callable[[Address], Iterator[Any]], address: Address) -> list[Any]:
@@ -291,11 +443,17 @@ def outcome(scenario: Callable[[Address], Iterator[Any]], address: Address) -> l
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--idle", type=int, default=0, metavar="CONNECTIONS")
+    parser.add_argument("--hold", type=int, metavar="CONNECTIONS", help="no test: have them")
     parser.add_argument("--only", help="one scenario")
-    parser.add_argument("address", nargs=2)
+    parser.add_argument("--engine", help="that the second server must have")
+    parser.add_argument("server", nargs="+")
     args = parser.parse_args()
-    servers = [(host, int(port)) for host, port in (a.rsplit(":", 1) for a in args.address)]
-    scenarios = [s for s in SCENARIOS if args.only in (None, s.__name__)]
+    servers = [parse(server) for server in args.server]
+    if args.hold:
+        hold(servers[0], args.hold)
+    scenarios = SCENARIOS
+    if args.only:
+        scenarios = [s for s in SCENARIOS + OTHERS if s.__name__ == args.only]
     status = 0
     for scenario in scenarios:
         reference, other = (outcome(scenario, server) for server in servers)
@@ -310,6 +468,11 @@ def main() -> int:
         reference, other = (list(idle(server, args.idle)) for server in servers)
         print("ok  " if reference == other else "FAIL", "idle", args.idle, flush=True)
         status |= reference != other
+    if args.engine:
+        found = stats(servers[1], "settings")["io_engine"]
+        print("ok  " if found == args.engine else "FAIL", "engine", found)
+        print("    ", " ".join("=".join(pair) for pair in stats(servers[1], "io_engine").items()))
+        status |= found != args.engine
     return status
 
 

@@ -21,17 +21,21 @@ from pathlib import Path
 
 import pytest
 from kernel_log import complaints
-from programs import BIN
+from programs import BIN, ROOT
 
-from megabench.host import Host
+from megabench.host import Host, Process
 from megabench.testbed import Testbed
 
 CLIENT = Path(__file__).with_name("memcached_client.py")
 STOCK, MEGAPIPE = BIN / "memcached-stock", BIN / "memcached-megapipe"
+ASAN = BIN / "memcached-asan"
 GUEST = "/run/megabench/memcached"
 PORTS = {"stock": 21300, "megapipe": 21301}
-OPTIONS = "-u root -U 0 -t 4 -c 4096 -v"
+OPTIONS = "-u root -U 0 -t 4 -c 12000 -v"
+LIMITS = {"crowd": "no_maxconns_fast", "crowd_refused": "maxconns_fast"}  # a scenario's option
 DEADLINE_S = 30.0
+JOBS = 4  # of upstream's tests: they run against the clock
+ALL = "TEST_APPS" in os.environ  # make test-apps: hours; otherwise minutes
 
 pytestmark = pytest.mark.skipif(not MEGAPIPE.exists(), reason="not built: make memcached")
 without_megapipe = pytest.mark.skipif(
@@ -126,50 +130,224 @@ def test_engine__refusals(option: str, said: str) -> None:
     assert said in done.stderr
 
 
+def test_limits__the_same_on_libevent() -> None:
+    for scenario, option in LIMITS.items():
+        limits = ("-c", "200", "-o", option)
+        with (
+            serving(STOCK, PORTS["stock"], *limits),
+            serving(MEGAPIPE, PORTS["megapipe"], *limits, "-o", "io_engine=libevent"),
+        ):
+            argv = [sys.executable, str(CLIENT), "--only", scenario]
+            argv += [f"127.0.0.1:{port}" for port in PORTS.values()]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 # ---- In the guest --------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def guest(testbed: Testbed) -> Host:
     testbed.server.run(["mkdir", "-p", GUEST], timeout=30)
-    for program in (STOCK, MEGAPIPE):
-        testbed.server.put(program, f"{GUEST}/{program.name}")
+    for program in (STOCK, MEGAPIPE, ASAN):
+        if program.exists():
+            testbed.server.put(program, f"{GUEST}/{program.name}")
     return testbed.server
 
 
-def listening(guest: Host, port: int) -> bool:
-    return f":{port:04X} 00000000:0000 0A" in guest.read_text("/proc/net/tcp")
+def listening(guest: Host, where: str) -> bool:
+    tcp = f":{int(where):04X} 00000000:0000 0A" if where.isdigit() else where
+    return tcp in guest.read_text("/proc/net/tcp") + guest.read_text("/proc/net/unix")
+
+
+@contextmanager
+def serving_in(
+    guest: Host,
+    folder: Path,
+    *options: str,
+    engine: str = "",
+    program: Path = MEGAPIPE,
+    path: str = "",
+) -> Iterator[list[Process]]:
+    """Stock and the port, with the same options; the port has more of its own."""
+    servers = []
+    for system, port in PORTS.items():
+        file, own = STOCK, []
+        if system != "stock":
+            file, own = program, ["-o", f"io_engine=megapipe{engine}"]
+        where = ["-s", f"{path}.{system}"] if path else ["-l", "0.0.0.0", "-p", str(port)]
+        argv = ["env", "ASAN_OPTIONS=detect_leaks=0", f"{GUEST}/{file.name}", *where]
+        log = folder / f"{system}.log"
+        servers.append(guest.start([*argv, *OPTIONS.split(), *options, *own], log=log))
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        wheres = [f"{path}.{s}" if path else str(port) for s, port in PORTS.items()]
+        while not all(listening(guest, where) for where in wheres):
+            assert time.monotonic() < deadline, (folder / "megapipe.log").read_text()
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+    said = (folder / "megapipe.log").read_text()
+    assert "io_engine: megapipe" in said
+    assert "Can't read from libevent pipe" not in said, said
+    assert not re.search(r"AddressSanitizer|io_\w+\.[ch]:\d+:\d+: runtime error", said), said
+
+
+def demand(testbed: Testbed, *options: str) -> None:
+    """The client's machine has this Python, whose packages it needs."""
+    argv = [sys.executable, str(CLIENT), "--engine", "megapipe", *options]
+    argv += [f"{testbed.server_address}:{port}" for port in PORTS.values()]
+    done = testbed.clients[0].run(argv, timeout=1200, check=False)
+    print(done.stdout)
+    assert done.exit_status == 0, done.stdout + done.stderr
 
 
 @pytest.mark.vm
 @pytest.mark.parametrize(
-    "options",
+    "engine",
     [
-        [],
-        ["-o", "megapipe_batch=1"],
-        ["-o", "no_megapipe_lwsocket"],
-        ["-o", "no_megapipe_partition"],
+        "",
+        ",megapipe_batch=1",
+        ",no_megapipe_lwsocket",
+        ",no_megapipe_partition",
+        ",no_megapipe_lwsocket,megapipe_batch=1",
     ],
-    ids=lambda options: " ".join(options) or "default",
 )
-def test_answers__the_same_on_megapipe(guest: Host, testbed: Testbed, options: list[str]) -> None:
-    address = testbed.server_address
+def test_answers__the_same_on_megapipe(
+    guest: Host, testbed: Testbed, tmp_path: Path, engine: str
+) -> None:
     complaints(guest)
-    servers = []
-    for system, port in PORTS.items():
-        extra = ["-o", "io_engine=megapipe", *options] if system == "megapipe" else []
-        argv = [f"{GUEST}/memcached-{system}", "-l", "0.0.0.0", "-p", str(port)]
-        servers.append(guest.start([*argv, *OPTIONS.split(), *extra], log=Path(os.devnull)))
-    try:
-        deadline = time.monotonic() + DEADLINE_S
-        while not all(listening(guest, port) for port in PORTS.values()):
-            assert time.monotonic() < deadline
-        # The client's machine has this Python, whose packages it needs.
-        argv = [sys.executable, str(CLIENT), "--idle", "1000"]
-        argv += [f"{address}:{port}" for port in PORTS.values()]
-        done = testbed.clients[0].run(argv, timeout=1200, check=False)
+    with serving_in(guest, tmp_path, engine=engine):
+        demand(testbed, "--idle", "10000" if ALL else "1000")
+    assert not complaints(guest)
+
+
+@pytest.mark.vm
+@pytest.mark.skipif(not ASAN.exists(), reason="not built: make -C apps/memcached asan")
+@pytest.mark.parametrize("engine", ["", ",no_megapipe_lwsocket"])
+def test_answers__sanitized(guest: Host, testbed: Testbed, tmp_path: Path, engine: str) -> None:
+    with serving_in(guest, tmp_path, engine=engine, program=ASAN):
+        demand(testbed)
+
+
+@pytest.mark.vm
+def test_answers__more_workers_than_cpus(guest: Host, testbed: Testbed, tmp_path: Path) -> None:
+    with serving_in(guest, tmp_path, "-t", "12"):
+        demand(testbed)
+
+
+@pytest.mark.vm
+def test_answers__unix_sockets(guest: Host, tmp_path: Path) -> None:
+    """They cannot be reached from elsewhere: the client runs in the guest, if Python does."""
+    python = [sys.executable, str(CLIENT)]
+    if guest.run([*python, "--help"], timeout=60, check=False).exit_status:
+        pytest.skip("the server's machine has not this Python")
+    path = f"{GUEST}/socket"
+    with serving_in(guest, tmp_path, path=path):
+        servers = [f"{path}.{system}" for system in PORTS]
+        argv = [*python, "--engine", "megapipe", *servers]
+        done = guest.run(argv, timeout=1200, check=False)
         assert done.exit_status == 0, done.stdout + done.stderr
-        assert not complaints(guest)
-    finally:
-        for server in servers:
-            server.kill()
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("scenario", LIMITS)
+def test_limits__the_same_on_megapipe(
+    guest: Host, testbed: Testbed, tmp_path: Path, scenario: str
+) -> None:
+    with serving_in(guest, tmp_path, "-c", "200", "-o", LIMITS[scenario]):
+        demand(testbed, "--only", scenario)
+
+
+def in_use(guest: Host) -> tuple[int, int]:
+    """Bytes of the kernel's objects, and of all programs."""
+    caches = [line.split() for line in guest.read_text("/proc/slabinfo").splitlines()[2:]]
+    kernel = sum(int(words[1]) * int(words[3]) for words in caches)
+    lines = dict(line.split(":", 1) for line in guest.read_text("/proc/meminfo").splitlines())
+    return kernel, int(lines["AnonPages"].split()[0]) * 1024
+
+
+@pytest.mark.vm
+def test_memory__of_idle_connections(guest: Host, testbed: Testbed, tmp_path: Path) -> None:
+    """In the kernel less than stock's. In the program each has a buffer to wait with."""
+    connections = 10000 if ALL else 2000
+    used = {}
+    with serving_in(guest, tmp_path, "-c", "20000"):
+        for system, port in PORTS.items():
+            before = in_use(guest)
+            argv = [sys.executable, str(CLIENT), "--hold", str(connections)]
+            argv.append(f"{testbed.server_address}:{port}")
+            client = testbed.clients[0].start(argv, log=tmp_path / f"hold.{system}")
+            try:
+                assert client.readline(300) == "holding"
+                pairs = zip(in_use(guest), before, strict=True)
+                used[system] = [round((now - then) / connections) for now, then in pairs]
+            finally:
+                client.kill()
+    print("bytes per idle connection, in the kernel and in the program:", used)
+    assert used["megapipe"][0] < used["stock"][0]
+    assert used["megapipe"][1] < used["stock"][1] + 3000
+
+
+# ---- Upstream's own tests ----------------------------------------------------
+
+# A minute's worth, of all that the engine touches; make test-apps runs every file.
+FEW = [
+    "binary-get",
+    "bogus-commands",
+    "conn-limits",
+    "idle-timeout",
+    "maxconns",
+    "multiversioning",
+    "noreply",
+    "quit",
+    "shutdown",
+    "stats-conns",
+    "udp",
+    "unixsocket",
+]
+NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+
+
+def prove(guest: Host, system: str, files: list[str]) -> dict[str, str]:
+    """How each file ended: "ok", "skipped: ..." or something else."""
+    tree = f"{GUEST}/{system}"
+    argv = [*NOBODY, "env", "-C", tree, f"GCOV_PREFIX={tree}/gcov", f"TMPDIR={tree}/gcov"]
+    argv += ["prove", f"-j{JOBS}", "--exec", "timeout 1500 perl", *files]
+    done = guest.run(argv, timeout=3600, check=False)
+    found = re.findall(r"^(t/\S+\.t) \.+ (.*)$", done.stdout, re.MULTILINE)
+    return dict.fromkeys(files, "failed") | dict(found)
+
+
+@pytest.mark.vm
+def test_upstream__what_passes_on_stock_passes(guest: Host, tmp_path: Path) -> None:
+    results = {}
+    for program in (STOCK, MEGAPIPE):
+        system = program.name.removeprefix("memcached-")
+        tree = ROOT / "build" / program.name
+        tarball = tmp_path / f"{system}.tar"
+        pack = ["tar", "-cf", str(tarball), "-C", str(tree.parent), "--exclude=*.o"]
+        pack += ["--exclude=*.gc??", f"--transform=s/{tree.name}/{system}/", tree.name]
+        subprocess.run(pack, check=True)
+        guest.put(tarball, f"{GUEST}/{system}.tar")
+        guest.run(["tar", "-xf", f"{GUEST}/{system}.tar", "-C", GUEST], timeout=120)
+        guest.run(["rm", f"{GUEST}/{system}.tar"], timeout=60)
+        guest.run(["mkdir", "-p", f"{GUEST}/{system}/gcov"], timeout=60)
+        # A server may live as long as its file: the guest is slow.
+        library = f"{GUEST}/{system}/t/lib/MemcachedTest.pm"
+        guest.run(["sed", "-i", "s/timedrun 600/timedrun 6000/", library], timeout=60)
+        guest.run(["chown", "-R", "nobody", f"{GUEST}/{system}"], timeout=60)
+        files = [f"t/{name}.t" for name in FEW]
+        if ALL:
+            files = [f"t/{file.name}" for file in sorted(tree.glob("t/*.t"))]
+        results[system] = prove(guest, system, files)
+    stock, megapipe = results["stock"], results["megapipe"]
+    print("fails on stock:", [file for file, end in stock.items() if end == "failed"])
+    worse = {
+        file: megapipe[file]
+        for file, end in stock.items()
+        if end != "failed" and megapipe[file] != end
+    }
+    assert not worse
+    assert "ok" in stock.values()
