@@ -11,7 +11,9 @@
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 #include <net/megapipe.h>
 
 #include "accept.h"
@@ -22,6 +24,87 @@
 #include "sockopt.h"
 
 static atomic64_t mp_channel_last_id;
+
+/* All channels, for mp_channel_look() */
+static LIST_HEAD(mp_channels);
+static DEFINE_SPINLOCK(mp_channels_lock);
+
+/* The owner may be changing it meanwhile, see struct mp_channel */
+#define mp_peek(counter)	data_race(counter)
+
+static void mp_channel_look(struct work_struct *work);
+static DECLARE_DELAYED_WORK(mp_channel_looker, mp_channel_look);
+
+static void mp_channel_drop_handles(struct mp_channel *channel)
+{
+	struct mp_handle *handle;
+	u32 index = 0;
+
+	mutex_lock(&channel->mutex);
+	while ((handle = mp_table_next(&channel->handles, &index))) {
+		mp_handle_drop(handle);
+		cond_resched();
+	}
+	mutex_unlock(&channel->mutex);
+}
+
+/*
+ * Address spaces end without telling the channels that they have opened.  Mostly
+ * a channel is closed then (mp_channel_flush(), mp_channel_release()), but not
+ * when a program calls exec() and had not set O_CLOEXEC, nor when somebody
+ * looked at the dying process through /proc just then, and a forked child has
+ * the descriptor too.  Nobody can use such a channel, so once in a while all
+ * channels are looked at.  An MMU notifier would tell at once, and would make
+ * each munmap() and each fault of a copied page a bit slower for the program.
+ */
+static bool mp_channel_orphaned(const struct mp_channel *channel)
+{
+	/* At 0 it stays there, for an ioctl() needs the address space. */
+	return !atomic_read(&channel->mm->mm_users);
+}
+
+static void mp_channel_end(struct work_struct *work)
+{
+	mp_channel_drop_handles(container_of(work, struct mp_channel, end));
+}
+
+static void mp_channel_look_later(void)
+{
+	schedule_delayed_work(&mp_channel_looker, round_jiffies_relative(HZ));
+}
+
+static void mp_channel_look(struct work_struct *work)
+{
+	struct mp_channel *channel;
+
+	spin_lock(&mp_channels_lock);
+	list_for_each_entry(channel, &mp_channels, node)
+		if (mp_channel_orphaned(channel) &&
+		    mp_peek(channel->handles.count))
+			queue_work(system_unbound_wq, &channel->end);
+	if (!list_empty(&mp_channels))
+		mp_channel_look_later();
+	spin_unlock(&mp_channels_lock);
+}
+
+static void mp_channel_list(struct mp_channel *channel)
+{
+	INIT_WORK(&channel->end, mp_channel_end);
+	spin_lock(&mp_channels_lock);
+	if (list_empty(&mp_channels))
+		mp_channel_look_later();
+	list_add_tail(&channel->node, &mp_channels);
+	spin_unlock(&mp_channels_lock);
+}
+
+static void mp_channel_unlist(struct mp_channel *channel)
+{
+	spin_lock(&mp_channels_lock);
+	list_del(&channel->node);
+	spin_unlock(&mp_channels_lock);
+	/* Off the list, so it is not queued again. */
+	cancel_work_sync(&channel->end);
+}
 
 static int mp_channel_open(struct inode *inode, struct file *file)
 {
@@ -50,6 +133,7 @@ static int mp_channel_open(struct inode *inode, struct file *file)
 	/* The struct, not the address space: buffers are not pinned. */
 	channel->mm = current->mm;
 	mmgrab(channel->mm);
+	mp_channel_list(channel);
 
 	file->private_data = channel;
 	return stream_open(inode, file);
@@ -74,31 +158,19 @@ static void mp_channel_free(struct work_struct *work)
 	kfree(channel);
 }
 
-static void mp_channel_drop_handles(struct mp_channel *channel)
-{
-	struct mp_handle *handle;
-	u32 index = 0;
-
-	mutex_lock(&channel->mutex);
-	while ((handle = mp_table_next(&channel->handles, &index))) {
-		mp_handle_drop(handle);
-		cond_resched();
-	}
-	mutex_unlock(&channel->mutex);
-}
-
 /*
  * A descriptor is closed.  A process that dies without having closed its
  * channel may leave it in a forked child, where nobody can use it: then its
  * connections are closed, and those that wait in its partitions go to others,
  * as if it was the last descriptor.  By the time that a dying process closes
- * its descriptors, its address space has no users and gets none any more.
+ * its descriptors, its address space has no users and gets none any more, but
+ * for somebody who looks at it: then mp_channel_look() finds the channel later.
  */
 static int mp_channel_flush(struct file *file, fl_owner_t id)
 {
 	struct mp_channel *channel = file->private_data;
 
-	if (!atomic_read(&channel->mm->mm_users))
+	if (mp_channel_orphaned(channel))
 		mp_channel_drop_handles(channel);
 	return 0;
 }
@@ -107,6 +179,7 @@ static int mp_channel_release(struct inode *inode, struct file *file)
 {
 	struct mp_channel *channel = file->private_data;
 
+	mp_channel_unlist(channel);
 	/* Nobody else is here; the mutex is for lockdep_assert_held(). */
 	mp_channel_drop_handles(channel);
 	mp_limit_close(&channel->limit);
@@ -123,9 +196,6 @@ static __poll_t mp_channel_poll(struct file *file, poll_table *pt)
 	poll_wait(file, &channel->wait, pt);
 	return mp_queue_pending(channel) ? EPOLLIN | EPOLLRDNORM : 0;
 }
-
-/* The owner may be changing it meanwhile, see struct mp_channel */
-#define mp_peek(counter)	data_race(counter)
 
 /* The counters now.  Each is right; they need not be of the same moment. */
 static void mp_channel_snapshot(const struct mp_channel *channel,

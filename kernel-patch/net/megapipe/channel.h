@@ -5,6 +5,7 @@
 #ifndef _MEGAPIPE_CHANNEL_H
 #define _MEGAPIPE_CHANNEL_H
 
+#include <linux/list.h>
 #include <linux/llist.h>
 #include <linux/mutex.h>
 #include <linux/wait.h>
@@ -45,6 +46,8 @@ struct mp_batch;
  * @stats: counters, as user space sees them; handles and lwsockets are not
  *	kept here
  * @batches: dispatches by fls() of the number of their completions
+ * @node: link in the list of all channels
+ * @end: ends the channel when its address space has ended
  * @release: frees the channel when callbacks can no longer see it
  * @cmds: commands copied in
  * @events: completions to be copied out
@@ -71,6 +74,8 @@ struct mp_channel {
 	unsigned int		nr_spare;
 	struct megapipe_stats	stats;
 	u64			batches[MP_BATCH_SIZES];
+	struct list_head	node;
+	struct work_struct	end;
 	struct rcu_work		release;
 	struct megapipe_cmd	cmds[MP_CHUNK];
 	struct megapipe_event	events[MP_CHUNK];

@@ -329,9 +329,138 @@ TEST(death__connections_end_with_their_owner)
 	close(fd);
 }
 
+/*
+ * exec() without O_CLOEXEC: the program that follows has the descriptor and
+ * cannot use it.  What waits in the partition is the listening socket's again.
+ */
+TEST(exec__ends_the_channel)
+{
+	int fd, ready[2], queued, accepted, client;
+	struct timeval deadline = { .tv_sec = MP_DEADLINE_NS / 1000000000 };
+	struct mp_addr addr;
+	pid_t pid;
+	char c;
+
+	fd = mp_listen(AF_INET, 16, &addr);
+	/* accept() would wait for ever. */
+	mp_must(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &deadline,
+			   sizeof(deadline)));
+	mp_must(pipe2(ready, O_CLOEXEC));
+	fflush(stdout);
+	pid = mp_must(fork());
+	if (!pid) {
+		int channel = mp_must(open(MP_DEVICE, O_RDWR));
+		cpu_set_t all;
+
+		memset(&all, 0xff, sizeof(all));
+		if (mp_register_mask(channel, fd, 0, &all) < 0)
+			_exit(1);
+		queued = mp_connect(&addr);
+		mp_write_all(queued, "e", 1);
+		/* The client's end outlives exec() too. */
+		fcntl(queued, F_SETFD, 0);
+		mp_write_all(ready[1], "", 1);
+		execl("/proc/self/exe", "process", "pause", NULL);
+		_exit(1);
+	}
+	mp_read_all(ready[0], &c, 1);
+	accepted = mp_must(accept4(fd, NULL, NULL, SOCK_CLOEXEC));
+	mp_read_all(accepted, &c, 1);
+	EXPECT_EQ(c, 'e');
+	client = mp_connect(&addr);
+	close(mp_must(accept4(fd, NULL, NULL, SOCK_CLOEXEC)));
+	close(client);
+	EXPECT_EQ(kill(pid, 0), 0);
+
+	kill(pid, SIGKILL);
+	EXPECT_TRUE(WIFSIGNALED(wait_for(pid)));
+	close(accepted);
+	close(ready[0]);
+	close(ready[1]);
+	close(fd);
+}
+
+struct spy {
+	pid_t pid;
+	int stop;
+};
+
+/* Look at a process through /proc, which holds its address space. */
+static void *spy_run(void *arg)
+{
+	struct spy *spy = arg;
+	static char text[65536];
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", spy->pid);
+	while (!__atomic_load_n(&spy->stop, __ATOMIC_RELAXED)) {
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0)
+			break;
+		while (read(fd, text, sizeof(text)) > 0)
+			;
+		close(fd);
+	}
+	return NULL;
+}
+
+/*
+ * An owner is killed, while somebody looks at it, and has a child that keeps the
+ * channel's descriptor.
+ */
+TEST(death__may_be_looked_at)
+{
+	struct timeval deadline = { .tv_sec = MP_DEADLINE_NS / 1000000000 };
+	int i, fd, ready[2], client;
+	struct mp_addr addr;
+	pid_t pid, helper;
+
+	fd = mp_listen(AF_INET, 16, &addr);
+	mp_must(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &deadline,
+			   sizeof(deadline)));
+	mp_must(pipe2(ready, O_CLOEXEC));
+	fflush(stdout);
+	for (i = 0; i < mp_scaled(20); i++) {
+		struct spy spy = {};
+		pthread_t thread;
+
+		pid = mp_must(fork());
+		if (!pid) {
+			int channel = mp_open();
+			cpu_set_t all;
+
+			memset(&all, 0xff, sizeof(all));
+			if (mp_register_mask(channel, fd, 0, &all) < 0)
+				_exit(1);
+			helper = mp_must(fork());
+			if (helper)
+				mp_write_all(ready[1], &helper, sizeof(helper));
+			for (;;)
+				pause();
+		}
+		mp_read_all(ready[0], &helper, sizeof(helper));
+		spy.pid = pid;
+		mp_must(-pthread_create(&thread, NULL, spy_run, &spy));
+		client = mp_connect(&addr);
+		kill(pid, SIGKILL);
+		wait_for(pid);
+		close(mp_must(accept4(fd, NULL, NULL, SOCK_CLOEXEC)));
+		close(client);
+		__atomic_store_n(&spy.stop, 1, __ATOMIC_RELAXED);
+		pthread_join(thread, NULL);
+		kill(helper, SIGKILL);
+	}
+	close(ready[0]);
+	close(ready[1]);
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 3 && !strcmp(argv[1], "check_refused"))
 		return check_refused(atoi(argv[2]));
+	if (argc == 2 && !strcmp(argv[1], "pause"))
+		return pause();
 	return test_harness_run(argc, argv);
 }
