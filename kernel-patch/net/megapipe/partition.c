@@ -512,6 +512,24 @@ static void mp_partition_synchronize(void)
 }
 
 /*
+ * inet_csk_listen_stop() wakes those who got its connections since 6.12.95 only.
+ * The listener is locked, which keeps the partitions where they are.
+ */
+static void mp_group_wake(const struct mp_group *group)
+{
+	struct mp_partition *partition;
+	struct sock *sk = group->listener;
+
+	if (!reqsk_queue_empty(&inet_csk(sk)->icsk_accept_queue))
+		sk->sk_data_ready(sk);
+	list_for_each_entry(partition, &group->partitions, node) {
+		sk = partition->sock->sk;
+		if (!reqsk_queue_empty(&inet_csk(sk)->icsk_accept_queue))
+			sk->sk_data_ready(sk);
+	}
+}
+
+/*
  * Close a partition.  What is in its queue, or half-open, moves to another
  * partition or to the listener (__megapipe_migrate_listener()).
  */
@@ -521,6 +539,7 @@ void mp_partition_release(struct mp_partition *partition)
 	struct socket *sock = partition->sock;
 
 	lock_sock(listener);
+	/* If the listener was shut down, that is done: see megapipe_listen(). */
 	if (!list_empty(&partition->node)) {
 		mp_partition_leave(partition);
 		release_sock(listener);
@@ -534,10 +553,11 @@ void mp_partition_release(struct mp_partition *partition)
 		lock_sock(sock->sk);
 		inet_csk_listen_stop(sock->sk);
 		release_sock(sock->sk);
-	} else {
-		/* The listener was shut down: see megapipe_listen(). */
-		release_sock(listener);
+
+		lock_sock(listener);
+		mp_group_wake(partition->member.group);
 	}
+	release_sock(listener);
 	free_cpumask_var(partition->cpus);
 	/* The sock's destructor frees the partition. */
 	sock_release(sock);
