@@ -149,6 +149,19 @@ static const struct mp_command mp_commands[] = {
 static_assert(ARRAY_SIZE(mp_commands) == MEGAPIPE_OP_LAST);
 
 /*
+ * Room to report that a command has failed?  Like mp_queue_room_now(), but a
+ * failed command cannot wait for its turn, so the half is rounded up: with room
+ * for one completion, commands get on.
+ */
+static bool mp_command_room(const struct mp_channel *channel)
+{
+	const struct mp_batch *batch = channel->batch;
+
+	return batch->nr < DIV_ROUND_UP(batch->max, 2) ||
+	       mp_queue_room_now(channel);
+}
+
+/*
  * Run a command.  Returns false if it was not consumed: it has failed, without
  * any effect, and there is no room to report that.
  */
@@ -180,7 +193,7 @@ bool mp_command_run(struct mp_channel *channel,
 		return true;
 
 failed:
-	if (!mp_queue_room(channel))
+	if (!mp_command_room(channel))
 		return false;
 	mp_queue_post(channel, cmd->handle, handle ? handle->cookie : 0,
 		      cmd->op, 0, err, 0);

@@ -55,7 +55,7 @@ FIXTURE_TEARDOWN(fair)
 }
 
 /* A read is pending on each of the others, then their bytes arrive. */
-static void others_become_ready(FIXTURE_DATA(fair) *self)
+static void others_become_ready(FIXTURE_DATA(fair) * self)
 {
 	int i;
 
@@ -72,7 +72,7 @@ static void others_become_ready(FIXTURE_DATA(fair) *self)
  * served: all of them, 4 a dispatch, have had their turn within 10 of them.
  */
 static void expect_others_served(struct __test_metadata *_metadata,
-				 FIXTURE_DATA(fair) *self,
+				 FIXTURE_DATA(fair) * self,
 				 struct megapipe_cmd flood)
 {
 	int dispatches = 0, served = 0, flooders = 0, nr, ret, i;
@@ -127,6 +127,51 @@ TEST_F(fair, connections__that_write_do_not_starve_the_others)
 {
 	others_become_ready(self);
 	expect_others_served(_metadata, self, mp_cmd_write(0, "y", 1));
+}
+
+/*
+ * Nor do commands that fail at once, such as those for handles that are closed.
+ * What finds no room is not consumed, and sent again.
+ */
+TEST_F(fair, commands__that_fail_do_not_starve_the_connections)
+{
+	struct megapipe_event events[ROOM];
+	struct megapipe_cmd storm[ROOM];
+	int dispatches = 0, served = 0, failed = 0, ret, i;
+	uint32_t done;
+
+	for (i = 0; i < ROOM; i++)
+		storm[i] = mp_cmd_read(0, self->bytes, 1);
+	others_become_ready(self);
+	while (served < OTHERS) {
+		ASSERT_LT(dispatches, ALL);
+		ret = mp_dispatch(self->channel, storm, ROOM, events, ROOM, 1,
+				  MP_DEADLINE_NS, &done);
+		ASSERT_GT(ret, 0);
+		dispatches++;
+		for (i = 0; i < ret; i++) {
+			if (events[i].res == 1) {
+				served++;
+				continue;
+			}
+			EXPECT_EQ(events[i].res, -EBADF);
+			failed++;
+			done--;
+		}
+		EXPECT_EQ(done, 0);
+	}
+	TH_LOG("%d dispatches served %d others, and failed %d times",
+	       dispatches, served, failed);
+	EXPECT_EQ(dispatches, OTHERS / (ROOM / 2));
+	EXPECT_EQ(failed, dispatches * ROOM / 2);
+
+	/* With room for one, commands get on although connections wait. */
+	others_become_ready(self);
+	ret = mp_dispatch(self->channel, storm, 1, events, 1, 1,
+			  MP_DEADLINE_NS, &done);
+	ASSERT_EQ(ret, 1);
+	EXPECT_EQ(done, 1);
+	EXPECT_EQ(events[0].res, -EBADF);
 }
 
 /*
