@@ -2,6 +2,7 @@
 /*
  * How many handles a channel and a user may have, and what happens then.
  */
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -10,6 +11,7 @@
 
 #define MAX_CHANNEL	"/proc/sys/net/megapipe/max_channel_handles"
 #define MAX_USER	"/proc/sys/net/megapipe/max_user_handles"
+#define MAX_FILES	"/proc/sys/fs/file-max"
 
 /* Handles that a channel sets aside at a time */
 #define CHUNK		64
@@ -281,6 +283,60 @@ TEST(user__full_leaves_connections_in_the_queue)
 		close(clients[0]);
 	});
 	close(fd);
+}
+
+/* Run the child until it stops itself or ends.  Returns its status. */
+static int run_until_stop(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGCONT);
+	mp_must(waitpid(pid, &status, WUNTRACED));
+	return status;
+}
+
+/*
+ * The system has no more files: no descriptor, and the connection stays in the
+ * queue.  An lwsocket needs no file.
+ */
+TEST(accept__files_used_up)
+{
+	long before = mp_read_number(MAX_FILES);
+	int status, clients[3], i;
+	struct mp_addr addr;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = mp_must(fork());
+	if (!pid) {
+		struct megapipe_event event;
+		int channel, listener;
+
+		become_user();
+		channel = mp_open();
+		listener = mp_register(channel, mp_listen(AF_INET, 16, &addr), 0);
+		for (i = 0; i < ARRAY_SIZE(clients); i++)
+			clients[i] = mp_connect(&addr);
+		raise(SIGSTOP);
+		event = mp_run(channel, mp_cmd_accept(listener, 0, 0));
+		EXPECT_EQ(event.res, -ENFILE);
+		EXPECT_EQ(event.aux, ARRAY_SIZE(clients));
+		EXPECT_FALSE(event.flags & MEGAPIPE_EVENT_MORE);
+		event = mp_run(channel, mp_cmd_accept(listener, 1,
+						      MEGAPIPE_CMD_LWSOCKET));
+		EXPECT_GT(event.res, 0);
+		raise(SIGSTOP);
+		event = mp_run(channel, mp_cmd_accept(listener, 1, 0));
+		EXPECT_GE(event.res, 0);
+		EXPECT_TRUE(event.flags & MEGAPIPE_EVENT_FD);
+		_exit(_metadata->exit_code);
+	}
+	EXPECT_TRUE(WIFSTOPPED(run_until_stop(pid)));
+	write_number(MAX_FILES, 1);
+	status = run_until_stop(pid);
+	write_number(MAX_FILES, before);
+	EXPECT_TRUE(WIFSTOPPED(status));
+	EXPECT_EQ(run_until_stop(pid), 0);
 }
 
 TEST(sysctl__refuses_nonsense)
