@@ -122,8 +122,8 @@ static int connect_to(int type, int protocol, const struct mp_addr *addr)
 }
 
 /* Client i connects, and sends its number. */
-static void connect_all(FIXTURE_DATA(acc) *self,
-			const FIXTURE_VARIANT(acc) *variant)
+static void connect_all(FIXTURE_DATA(acc) * self,
+			const FIXTURE_VARIANT(acc) * variant)
 {
 	char number;
 	int i;
@@ -414,7 +414,7 @@ TEST_F(acc, shared__wake_ups_are_passed_on)
  */
 static void *dispatch_apart(void *arg)
 {
-	FIXTURE_DATA(acc) *self = arg;
+	FIXTURE_DATA(acc) * self = arg;
 	struct megapipe_event event;
 
 	mp_must(unshare(CLONE_FILES));

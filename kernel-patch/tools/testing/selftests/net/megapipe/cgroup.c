@@ -147,7 +147,7 @@ FIXTURE_TEARDOWN(cg)
 	rmdir(self->path);
 }
 
-static void cg_join(FIXTURE_DATA(cg) *self)
+static void cg_join(FIXTURE_DATA(cg) * self)
 {
 	char procs[128];
 
@@ -158,7 +158,7 @@ static void cg_join(FIXTURE_DATA(cg) *self)
 	self->listener = mp_must(mp_register(self->channel, self->fd, 0));
 }
 
-static struct megapipe_event cg_accept(FIXTURE_DATA(cg) *self, int *client,
+static struct megapipe_event cg_accept(FIXTURE_DATA(cg) * self, int *client,
 				       uint8_t flags)
 {
 	*client = mp_connect(&self->addr);
@@ -461,7 +461,7 @@ static pid_t start_client(int request[2], int done[2])
 }
 
 /* Charged for accepted connections with data, and *@after they are closed */
-static long charged_for(FIXTURE_DATA(cg) *self, int request, int done, bool lw,
+static long charged_for(FIXTURE_DATA(cg) * self, int request, int done, bool lw,
 			long *after)
 {
 	int handles[QUEUED], i;

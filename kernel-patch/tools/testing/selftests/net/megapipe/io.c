@@ -361,11 +361,8 @@ TEST_F(pair, cancel__completes_all_that_is_pending)
 			      MP_DEADLINE_NS, NULL), 4);
 	for (i = 0; i < 4; i++) {
 		seen |= 1 << events[i].op;
-		if (events[i].op == MEGAPIPE_OP_WRITE) {
-			EXPECT_GT(events[i].res, 0);
-		} else {
-			EXPECT_EQ(events[i].res, -ECANCELED);
-		}
+		EXPECT_TRUE(events[i].op == MEGAPIPE_OP_WRITE ?
+			    events[i].res > 0 : events[i].res == -ECANCELED);
 	}
 	EXPECT_EQ(seen, 1 << MEGAPIPE_OP_READV | 1 << MEGAPIPE_OP_WRITE |
 			1 << MEGAPIPE_OP_POLL | 1 << MEGAPIPE_OP_DISCONNECT);
@@ -405,7 +402,7 @@ TEST_F(pair, unused_fields__must_be_zero)
 	};
 	size_t i;
 
-	for (i = 0; i < sizeof(cmds) / sizeof(cmds[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(cmds); i++) {
 		struct megapipe_cmd cmd = cmds[i];
 
 		cmd.arg = 1;

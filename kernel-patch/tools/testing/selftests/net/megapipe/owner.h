@@ -139,15 +139,15 @@ static inline long mp_counter(const char *group, const char *name)
 		       fgets(values, sizeof(values), file)) {
 			if (strncmp(names, group, len) || names[len] != ':')
 				continue;
-			a = strtok_r(names, " \n", &next_a);
-			b = strtok_r(values, " \n", &next_b);
+			a = strtok_r(names, "\n ", &next_a);
+			b = strtok_r(values, "\n ", &next_b);
 			while (a && b) {
 				if (!strcmp(a, name)) {
 					fclose(file);
 					return atol(b);
 				}
-				a = strtok_r(NULL, " \n", &next_a);
-				b = strtok_r(NULL, " \n", &next_b);
+				a = strtok_r(NULL, "\n ", &next_a);
+				b = strtok_r(NULL, "\n ", &next_b);
 			}
 		}
 		fclose(file);

@@ -49,9 +49,9 @@ static inline int mp_tun_open(void)
 			       O_RDWR | O_NONBLOCK | O_CLOEXEC));
 
 	mp_must(ioctl(tun, TUNSETIFF, &ifr));
-	mp_shell("ip addr add 192.0.2.1/24 dev tun0 && "
-		 "ip addr add 2001:db8::1/64 dev tun0 nodad && "
-		 "ip link set tun0 up");
+	mp_shell("ip addr add 192.0.2.1/24 dev tun0");
+	mp_shell("ip addr add 2001:db8::1/64 dev tun0 nodad");
+	mp_shell("ip link set tun0 up");
 	return tun;
 }
 
@@ -118,7 +118,7 @@ static inline void mp_peer_send(struct mp_peer *peer, int flags,
 		uint32_t seq, ack;
 		uint8_t offset, flags;
 		uint16_t window, check, urgent;
-	} __attribute__((packed)) tcp = {
+	} tcp = {
 		.sport = htons(peer->sport),
 		.dport = htons(peer->dport),
 		.seq = htonl(peer->seq),
