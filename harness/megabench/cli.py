@@ -556,6 +556,18 @@ def down(testbed: Bed = "local", dry_run: DryRun = False) -> None:
 
 
 @app.command()
+def restore(testbed: Bed = "local") -> None:
+    """Put back the settings that a crashed or cut-off run left on the testbed's machines."""
+    bed = load_testbed(testbed)
+    with held_back():
+        counts = bed.restore()
+    for name, count in counts.items():
+        console.say(f"{name}: {count} settings as they were" if count else f"{name}: nothing left")
+    if not counts:
+        console.say(f"testbed {bed.name} keeps no settings: `megabench down` ends it")
+
+
+@app.command()
 def shell(testbed: Bed = "local") -> None:
     """Log in to the running testbed's server and play."""
     bed = load_testbed(testbed)

@@ -6,12 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from . import tune
 from .definition import Table
 from .errors import TestbedError
 from .host import Host
+from .knobs import Tuning
 from .ssh import SshHost
 from .testbed import Testbed, read_address, read_tuning
-from .tune import Applied, Tuning
+from .tune import MEMORY, Applied
 
 SSH_PORT = 22
 
@@ -21,6 +23,7 @@ class SshTestbed(Testbed):
 
     kind = "ssh"
     is_virtual = False
+    memory = MEMORY
 
     def __init__(
         self,
@@ -86,12 +89,16 @@ class SshTestbed(Testbed):
             self._up = True
 
     def down(self) -> None:
-        for applied in reversed(self._applied):
-            applied.restore()
         self._applied = []
         self._up = False
+        # By what is written down there: another process may have tuned them.
+        self.restore()
         for host in self.ssh_hosts:
             host.close()
+
+    def restore(self) -> dict[str, int]:
+        """Put back what a run has changed, of this process or an earlier one; counts by machine."""
+        return {host.name: tune.restore(host, MEMORY) for host, _ in self._tunings}
 
     def is_up(self) -> bool:
         return self._up

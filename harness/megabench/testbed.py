@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import paths, tune
+from . import knobs, paths, tune
 from .definition import Table
 from .errors import TestbedError
 from .facts import machine_facts
 from .host import Host
-from .tune import RPS_MODES, XPS_MODES, Applied, Tuning
+from .knobs import Tuning
+from .tune import Applied
 
 KINDS = ("vm", "ssh")
 
@@ -44,6 +45,8 @@ class Testbed(ABC):
     can_scale: bool = True
     why_not_scale: str = ""
     counter_file: Path | None = None
+    # Where a machine that outlives the testbed keeps what its settings were; None: it does not.
+    memory: str | None = None
 
     @classmethod
     def load(cls, name_or_path: str, *, accel: str | None = None) -> Testbed:
@@ -85,12 +88,16 @@ class Testbed(ABC):
         applied: list[Applied] = []
         try:
             for host, tuning in self.tunings():
-                applied.append(tune.apply(host, tuning, self.cores))
+                applied.append(tune.apply(host, tuning, self.cores, self.memory))
         except BaseException:
             for done in reversed(applied):
                 done.restore()
             raise
         return applied
+
+    def restore(self) -> dict[str, int]:
+        """Put back what a broken-off run has left on machines that outlive it; counts by name."""
+        return {}
 
     def facts(self) -> dict[str, Any]:
         """The machines' state as they themselves report it."""
@@ -108,9 +115,7 @@ class Testbed(ABC):
             "tuning": {},
         }
         for host, tuning in self.tunings():
-            queues = tune.list_queues(host, tuning)
-            wanted = tune.settings(tuning, queues, self.cores)
-            facts["tuning"][host.name] = tune.read_back(host, wanted)
+            facts["tuning"][host.name] = tune.in_force(host, tuning, self.cores)
         return facts
 
 
@@ -129,8 +134,17 @@ def find_definition(name_or_path: str) -> Path:
 def read_tuning(table: Table, *, interface: str) -> Tuning:
     tuning = Tuning(
         interface=interface,
-        rps=table.text("rps", "leave", among=RPS_MODES),
-        xps=table.text("xps", "leave", among=XPS_MODES),
+        rps=table.text("rps", "leave", among=knobs.RPS_MODES),
+        xps=table.text("xps", "leave", among=knobs.XPS_MODES),
+        irq=table.text("irq", "leave", among=knobs.IRQ_MODES),
+        queues=table.text("queues", "leave", among=knobs.QUEUE_MODES),
+        rss=table.text("rss", "leave", among=knobs.RSS_MODES),
+        governor=table.text("governor", "leave", among=knobs.GOVERNORS),
+        turbo=table.text("turbo", "leave", among=knobs.ON_OFF),
+        smt=table.text("smt", "leave", among=knobs.ON_OFF),
+        stop_services=tuple(table.text("stop_services", "").split()),
+        coalesce=table.table("coalesce", optional=True).texts(),
+        offloads=table.table("offloads", optional=True).texts(),
         sysctl=table.table("sysctl", optional=True).texts(),
     )
     table.finish()

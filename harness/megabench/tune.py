@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""The kernel settings a measurement depends on: apply, read back, restore.
+"""The settings a measurement depends on: apply, read back, restore.
 
-Every setting is one file of /proc or /sys and the text it should hold, so there is one way to set,
-check and undo them all, whatever they mean.
+Every setting is a knob (knobs.py) and the text it should hold, so there is one way to set, check
+and undo them all, whatever they mean.
+
+On a machine that outlives the run, what was there before is written into a file on that machine
+before anything is changed: a harness that crashed, or lost its network, can put it back later
+(`megabench restore`), and the next run does so by itself. A reboot undoes the settings and, /run
+being in memory, the file.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from . import knobs
 from .errors import TestbedError
 from .host import Host
+from .knobs import TIMEOUT_S, Tuning
 
-TIMEOUT_S = 60.0
-RPS_MODES = ("all", "off", "leave")
-XPS_MODES = ("one-to-one", "off", "leave")
+MEMORY = "/run/megabench/restore.json"
 
 # One round trip and one process for all files, either way: forks are slow in an emulated machine.
 READ = ["grep", "-sH", ""]
@@ -24,46 +30,36 @@ WRITE = """\
 while IFS="$(printf '\\t')" read -r file text; do
 	printf '%s\\n' "$text" >"$file" || echo "$file" >&2
 done"""
-QUEUES = 'ls -d /sys/class/net/"$1"/queues/*'
-
-
-@dataclass(frozen=True)
-class Tuning:
-    interface: str = ""
-    rps: str = "leave"
-    xps: str = "leave"
-    sysctl: Mapping[str, str] = field(default_factory=dict)
-
-
-def sysctl_path(name: str) -> str:
-    return "/proc/sys/" + name.replace(".", "/")
-
-
-def cpu_mask(cpus: Iterable[int]) -> str:
-    """As the kernel writes it: hexadecimal, a comma between every 32 bits."""
-    value = sum(1 << cpu for cpu in set(cpus))
-    words = []
-    while True:
-        words.append(value & 0xFFFFFFFF)
-        value >>= 32
-        if not value:
-            break
-    first, *rest = reversed(words)
-    return ",".join([f"{first:x}", *(f"{word:08x}" for word in rest)])
-
-
-def settings(tuning: Tuning, queues: Iterable[str], cores: int) -> dict[str, str]:
-    """Each file and the text it is to hold. `queues` are the interface's queue directories."""
-    wanted = {sysctl_path(name): value for name, value in tuning.sysctl.items()}
-    for queue in sorted(queues):
-        kind, _, number = queue.rpartition("/")[2].partition("-")
-        if kind == "rx" and tuning.rps != "leave":
-            cpus = range(cores) if tuning.rps == "all" else ()
-            wanted[f"{queue}/rps_cpus"] = cpu_mask(cpus)
-        if kind == "tx" and tuning.xps != "leave":
-            one = [int(number) % cores] if tuning.xps == "one-to-one" else ()
-            wanted[f"{queue}/xps_cpus"] = cpu_mask(one)
-    return wanted
+# The knobs that are commands.
+READ_COMMANDS = """\
+while IFS="$(printf '\\t')" read -r knob; do
+	set -- $knob
+	case "$1 $2" in
+	"systemctl "*) text=$(systemctl is-active "$2") ;;
+	"ethtool -C") text=$(ethtool -c "$3" | sed 's/^Adaptive RX: *\\([a-z]*\\).*/adaptive-rx: \\1/' |
+		sed -n "s/^$4:[[:space:]]*//p") ;;
+	"ethtool -K") text=$(ethtool -k "$3" | sed -n "s/^$4:[[:space:]]*//p" | cut -d' ' -f1) ;;
+	"ethtool -L") text=$(ethtool -l "$3" | sed -n '/^Current/,$s/^Combined:[[:space:]]*//p') ;;
+	"ethtool -X") text=$(ethtool -x "$3" | awk '
+		/^ *[0-9]+:/ { for (i = 2; i <= NF; i++) queue[n++] = $i }
+		END {
+			for (i = 0; i < n; i++) if (queue[i] >= most) most = queue[i] + 1
+			for (i = 0; i < n; i++) if (queue[i] != i % most) { print "default"; exit }
+			if (n) print "equal " most
+		}') ;;
+	*) text= ;;
+	esac 2>/dev/null
+	[ -z "$text" ] || printf '%s\\t%s\\n' "$knob" "$text"
+done"""
+WRITE_COMMANDS = """\
+while IFS="$(printf '\\t')" read -r knob text; do
+	set -- $knob
+	case "$1" in
+	systemctl) if [ "$text" = active ]; then systemctl start "$2"; else systemctl stop "$2"; fi ;;
+	ethtool) "$@" $text ;;
+	esac >&2
+done"""
+KEEP = 'mkdir -p -- "${1%/*}" && cat >"$1.new" && mv -f -- "$1.new" "$1"'
 
 
 def same(wanted: str, have: str) -> bool:
@@ -73,68 +69,145 @@ def same(wanted: str, have: str) -> bool:
 
 def normal(text: str) -> str:
     text = " ".join(text.split())
+    # What a service that is not there, or broke down, comes to.
+    if text in ("failed", "unknown", "not-found"):
+        return "inactive"
     if re.fullmatch(r"[0-9a-f]+(,[0-9a-f]{8})*", text):
         return text.replace(",", "").lstrip("0") or "0"
     return text
 
 
-def list_queues(host: Host, tuning: Tuning) -> list[str]:
-    """The queue directories of the interface; none if its queues are to be left alone."""
-    if tuning.rps == tuning.xps == "leave":
-        return []
-    list_them = ["sh", "-c", QUEUES, "sh", tuning.interface]
-    return host.run(list_them, timeout=TIMEOUT_S).stdout.split()
-
-
-def read_back(host: Host, paths: Iterable[str]) -> dict[str, str]:
-    """What the files hold now; those that are not there are left out."""
-    files = list(paths)
-    if not files:
-        return {}
-    out = host.run([*READ, "--", *files], timeout=TIMEOUT_S, check=False).stdout
+def read_back(host: Host, names: Iterable[str]) -> dict[str, str]:
+    """What the knobs hold now; those that are not there are left out."""
+    files, commands = _kinds(names)
     held: dict[str, list[str]] = {}
-    for line in out.splitlines():
-        path, _, text = line.partition(":")
-        held.setdefault(path, []).extend(text.split())
-    return {path: " ".join(words) for path, words in held.items()}
+    if files:
+        out = host.run([*READ, "--", *files], timeout=TIMEOUT_S, check=False).stdout
+        for line in out.splitlines():
+            path, _, text = line.partition(":")
+            held.setdefault(path, []).extend(text.split())
+    if commands:
+        lines = "".join(f"{name}\n" for name in commands)
+        argv = ["sh", "-c", READ_COMMANDS]
+        out = host.run(argv, timeout=TIMEOUT_S, input=lines, check=False).stdout
+        for line in out.splitlines():
+            name, _, text = line.partition("\t")
+            held[name] = text.split()
+    return {name: " ".join(words) for name, words in held.items()}
 
 
 def write(host: Host, values: Mapping[str, str]) -> None:
-    if not values:
-        return
-    lines = "".join(f"{path}\t{text}\n" for path, text in values.items())
-    host.run(["sh", "-c", WRITE], timeout=TIMEOUT_S, input=lines, check=False)
+    files, commands = _kinds(values)
+    for script, names in ((WRITE, files), (WRITE_COMMANDS, commands)):
+        if names:
+            lines = "".join(f"{name}\t{values[name]}\n" for name in names)
+            host.run(["sh", "-c", script], timeout=TIMEOUT_S, input=lines, check=False)
+
+
+def _kinds(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Files, and commands."""
+    every = list(names)
+    return [n for n in every if n.startswith("/")], [n for n in every if not n.startswith("/")]
 
 
 @dataclass
 class Applied:
-    """Settings in force, and what was there before them."""
+    """Settings in force, and what was there before them, in the order in which they were made."""
 
     host: Host
-    values: dict[str, str]
-    before: dict[str, str]
+    memory: str | None = None
+    values: dict[str, str] = field(default_factory=dict)
+    before: list[dict[str, str]] = field(default_factory=list)
 
     def read_back(self) -> dict[str, str]:
         return read_back(self.host, self.values)
 
+    def note(self, names: Iterable[str]) -> dict[str, str]:
+        """Write down what the knobs hold, to be put back."""
+        before = read_back(self.host, names)
+        self.before.append(before)
+        if before and self.memory is not None:
+            _keep(self.host, self.memory, self.before)
+        return before
+
+    def set(self, wanted: Mapping[str, str]) -> None:
+        """Change what differs, after writing down how it was; TestbedError if it does not hold."""
+        before = self.note(wanted)
+        self.values |= wanted
+        write(self.host, {n: wanted[n] for n, text in before.items() if not same(wanted[n], text)})
+        have = read_back(self.host, wanted)
+        for name, text in wanted.items():
+            if not same(text, have.get(name, "")):
+                holds = f"it holds {have[name]!r}" if name in have else _absent(name)
+                raise TestbedError(
+                    f"{self.host.name}: {name} could not be set to {text!r}: {holds}",
+                    "it needs root, and a machine that has it; "
+                    "else take it out of the testbed's [tune]",
+                )
+
     def restore(self) -> None:
-        write(self.host, self.before)
+        for values in reversed(self.before):
+            have = read_back(self.host, values)
+            write(self.host, {n: t for n, t in values.items() if not same(t, have.get(n, ""))})
+        if self.memory is not None:
+            _forget(self.host, self.memory)
+        self.before = []
 
 
-def apply(host: Host, tuning: Tuning, cores: int) -> Applied:
-    """Set everything and make sure of it; what was changed is undone if anything would not hold."""
-    wanted = settings(tuning, list_queues(host, tuning), cores)
-    before = read_back(host, wanted)
-    applied = Applied(host, wanted, {p: t for p, t in before.items() if not same(wanted[p], t)})
-    write(host, {path: wanted[path] for path in applied.before})
-    have = applied.read_back()
-    wrong = [path for path, text in wanted.items() if not same(text, have.get(path, ""))]
-    if wrong:
-        applied.restore()
-        path = wrong[0]
-        is_there = f"it holds {have[path]!r}" if path in have else "there is no such file"
+def _absent(name: str) -> str:
+    return "there is no such file" if name.startswith("/") else "it cannot be read"
+
+
+def _keep(host: Host, memory: str, before: list[dict[str, str]]) -> None:
+    argv = ["sh", "-c", KEEP, "sh", memory]
+    host.run(argv, timeout=TIMEOUT_S, input=json.dumps(before) + "\n")
+
+
+def _forget(host: Host, memory: str) -> None:
+    host.run(["rm", "-f", "--", memory], timeout=TIMEOUT_S, check=False)
+
+
+def restore(host: Host, memory: str = MEMORY) -> int:
+    """Put back what a run that broke off has left; how many settings that were."""
+    text = host.run(["cat", "--", memory], timeout=TIMEOUT_S, check=False).stdout
+    if not text.strip():
+        return 0
+    try:
+        before = json.loads(text)
+        left = Applied(host, memory, before=[dict(values) for values in before])
+    except (ValueError, TypeError) as error:
         raise TestbedError(
-            f"{host.name}: {path} could not be set to {wanted[path]!r}: {is_there}",
-            "it needs root and a kernel that has it; else take it out of the testbed's [tune]",
-        )
+            f"{host.name}: {memory}: {error}", "a reboot undoes the settings and removes the file"
+        ) from error
+    count = sum(len(values) for values in left.before)
+    left.restore()
+    return count
+
+
+def apply(host: Host, tuning: Tuning, cores: int, memory: str | None = None) -> Applied:
+    """Set everything and make sure of it; what was changed is undone if anything would not hold."""
+    if memory is not None:
+        restore(host, memory)
+    applied = Applied(host, memory)
+    try:
+        machine = knobs.discover(host, tuning, always=memory is not None)
+        # Experiments take CPUs off line.
+        if memory is not None:
+            applied.note(machine.online)
+        first = knobs.of_machine(tuning, machine, cores)
+        if first:
+            applied.set(first)
+            # Queues and their interrupts are others now.
+            machine = knobs.discover(host, tuning)
+        applied.set(knobs.settings(tuning, machine, cores))
+    except BaseException:
+        applied.restore()
+        raise
     return applied
+
+
+def in_force(host: Host, tuning: Tuning, cores: int) -> dict[str, str]:
+    """What the knobs of `tuning` hold now."""
+    machine = knobs.discover(host, tuning)
+    wanted = knobs.of_machine(tuning, machine, cores) | knobs.settings(tuning, machine, cores)
+    return read_back(host, wanted)

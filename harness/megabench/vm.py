@@ -26,7 +26,7 @@ from .namespace import Namespace, hold
 from .ssh import SshHost
 from .state import State
 from .testbed import Testbed, read_address, read_tuning, uninterrupted
-from .tune import Tuning
+from .knobs import Tuning
 
 TAP = "mb0"
 QEMU = "qemu-system-x86_64"
