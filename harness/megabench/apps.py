@@ -52,6 +52,8 @@ class App:
     load_flags: Callable[[Cell, str], list[str]]
     serve: Callable[[Cell, Any, list[str], int, Path], Program]
     make: str
+    # Starting and stopping server and load generator, checking, counters: measured on the VM.
+    overhead_s: float
     load_files: Callable[[Cell], list[Path]] = lambda cell: []
     # What the server needs beside its program; whether it was not there.
     put: Callable[[Host, str], bool] = lambda host, program: False
@@ -137,6 +139,7 @@ APPS: Mapping[str, App] = {
         load_flags=_pingpong_load,
         serve=_serve_pingpong,
         make="make apps load",
+        overhead_s=2.0,
     ),
     "memcached": App(
         server="memcached-stock",
@@ -145,6 +148,7 @@ APPS: Mapping[str, App] = {
         load_flags=_memcached_load,
         serve=_serve_memcached,
         make="make memcached",
+        overhead_s=3.5,
     ),
     "nginx": App(
         server="nginx-stock",
@@ -153,6 +157,7 @@ APPS: Mapping[str, App] = {
         load_flags=_nginx_load,
         serve=_serve_nginx,
         make="make nginx",
+        overhead_s=3.5,
         load_files=_trace_files,
         put=put_documents,
     ),

@@ -66,6 +66,7 @@ LABELS = {
     "latency_p50": "median latency (µs)",
     "latency_p99": "99th percentile latency (µs)",
     "latency_p999": "99.9th percentile latency (µs)",
+    "workload": "synthetic trace",
     "server_cpu": "server CPU per request (µs)",
     "bandwidth": "received (Gbit/s)",
     "load_percent": "load (% of the slower system's saturation)",
@@ -229,6 +230,8 @@ def _paper_rows(figure: Figure) -> pd.DataFrame:
 
 def _places(name: str, values: Sequence[Any]) -> dict[Any, float]:
     """Where values stand on an axis: at themselves, but what is endless after all that is not."""
+    if any(isinstance(value, str) for value in values):
+        return {value: float(place) for place, value in enumerate(sorted(values))}
     finite = [float(value) for value in values if says(name, value) != "endless"]
     return {
         value: float(value) if says(name, value) != "endless" else 2 * max(finite, default=0.5)

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from megabench.apps import app
 from megabench.experiment import Cell, Experiment, Sampling, Value, cell_key
 
-# Starting and stopping server and load generator, reading the counters: measured on the VM.
-OVERHEAD_S = 2.0
 # Taking seven CPUs of the VM off line, or back, and spreading its packets anew.
 CHANGE_S = 5.0
 
@@ -45,7 +44,7 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        return self.sampling.warmup_s + self.sampling.measure_s + OVERHEAD_S
+        return self.sampling.warmup_s + self.sampling.measure_s + app(self.app).overhead_s
 
 
 @dataclass(frozen=True)

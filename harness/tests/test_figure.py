@@ -138,3 +138,13 @@ def test_bars__a_panel_per_value(tmp_path: Path) -> None:
 def test_marks_explained__all() -> None:
     said = figure.marks_explained()
     assert all(f"[{mark}]" in said for mark in "ATFR")
+
+
+def test_draw__endless_comes_after_all_that_is_not(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, ["memcached-throughput"])
+    one = table.make_table(table.load_raw(tmp_path, "local", "memcached-throughput", "quick"))
+    for name in ("throughput", "instructions"):
+        axes = figure.draw(one, of(one, name)).axes[0]
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "8", "endless"]
+    line = figure.draw(one, of(one, "throughput")).axes[0].get_lines()[0]
+    assert list(line.get_xdata()) == [1, 8, 16]

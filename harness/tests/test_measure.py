@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One trial on machines that are not there."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,28 @@ def test_trial_commands__before_the_testbed_is_up(trial: Trial) -> None:
     server, loads = measure.trial_commands(bed, trial, 1, Path("logs"))
     assert server[0] == "/run/megabench/bin/pingpong-server"
     assert len(loads) == 1
+
+
+def test_parse_busy__all_but_idle() -> None:
+    stat = "cpu  100 10 200 5000 50 3 7 0 0 0\ncpu0 100 10 200 5000 50 3 7 0 0 0\n"
+    assert measure.parse_busy(stat) == 3.2
+    assert measure.parse_busy("") == 0
+
+
+def test_all_served__what_was_set_before_too() -> None:
+    assert measure.all_served({"transactions": 5, "transactions_outside": 2, "prepared": 9}) == 16
+
+
+def test_load_notes__a_rate_that_was_too_high() -> None:
+    assert measure.load_notes([result(behind_s=0.02)]) == []
+    assert "0.50 s behind" in measure.load_notes([result(behind_s=0.5)])[0]
+
+
+def test_trial_commands__an_open_loop_is_shared_by_the_clients() -> None:
+    trial = make_plan([load_experiment("memcached-latency")], "smoke").trials[0]
+    bed = FakeBed()
+    bed.clients.append(FakeHost("client2"))
+    _, loads = measure.trial_commands(bed, replace(trial, rate=500.0), 1, Path("logs"))
+    assert [load[load.index("--rate") + 1] for load in loads] == ["250", "250"]
+    _, loads = measure.trial_commands(bed, trial, 1, Path("logs"))
+    assert "--rate" not in loads[0]

@@ -3,8 +3,9 @@
 
 import itertools
 
+from megabench.apps import app
 from megabench.experiment import load_experiment
-from megabench.plan import CHANGE_S, OVERHEAD_S, duration, make_plan
+from megabench.plan import CHANGE_S, duration, make_plan
 
 BOTH = ["pingpong-contribution", "pingpong-speedup"]
 
@@ -50,13 +51,13 @@ def test_make_plan__too_many_cores_are_left_out_and_said() -> None:
 
 def test_seconds__windows_and_overhead() -> None:
     plan = make_plan([load_experiment(BOTH[0])], "smoke")
-    assert plan.seconds == 4 * (1 + 2 + OVERHEAD_S)
+    assert plan.seconds == 4 * (1 + 2 + app("pingpong").overhead_s)
 
 
 def test_seconds__changes_of_cores_too() -> None:
     plan = make_plan([load_experiment(BOTH[1])], "smoke", cores=8)
     assert plan.changes == 2
-    assert plan.seconds == 4 * (1 + 2 + OVERHEAD_S) + 2 * CHANGE_S
+    assert plan.seconds == 4 * (1 + 2 + app("pingpong").overhead_s) + 2 * CHANGE_S
 
 
 def test_duration__as_said() -> None:

@@ -13,7 +13,7 @@ from fakes import FakeBed
 
 from megabench import record, run
 from megabench.errors import CommandError, ExperimentError, TestbedError
-from megabench.experiment import load_experiment
+from megabench.experiment import Sampling, load_experiment
 from megabench.measure import Measured
 from megabench.plan import Plan, Trial, make_plan
 from megabench.run import COUNTING, Outcome, Request, Session, instruction_plan
@@ -313,3 +313,39 @@ def test_log_folder__a_second_attempt_has_its_own(tmp_path: Path) -> None:
     first = run.log_folder(tmp_path, 1, plan.trials[0])
     first.mkdir(parents=True)
     assert run.log_folder(tmp_path, 1, plan.trials[0]).name == "0001-epoll.2"
+
+
+def point(system: str, percent: int, rate: float, connections: int = 256) -> dict[str, Any]:
+    cell = {"system": system, "load_percent": percent, "connections": connections, "cores": 8}
+    return {"system": system, "cell": cell, "metrics": {"throughput": {"value": rate}}}
+
+
+def loaded(percent: int) -> Trial:
+    cell = {"load_percent": percent, "connections": 256, "system": "megapipe", "cores": 8}
+    return Trial(cell, 1, Sampling(1, 1, 1, "interleaved", "open"), "memcached", ("x",))
+
+
+def test_open_rate__a_share_of_the_slowest_systems_saturation() -> None:
+    finished = [
+        *(point("stock", 100, rate) for rate in (900.0, 1000.0, 5000.0)),
+        point("megapipe", 100, 2000.0),
+        point("stock", 100, 10.0, connections=512),
+        point("stock", 50, 20.0),
+    ]
+    assert run.open_rate(loaded(50), finished) == 500
+    assert run.open_rate(loaded(100), finished) == 0
+
+
+def test_open_rate__needs_the_closed_loop_first() -> None:
+    with pytest.raises(ExperimentError, match="no closed loop"):
+        run.open_rate(loaded(10), [point("stock", 50, 20.0)])
+
+
+def test_open_rate__the_plan_measures_the_closed_loop_first() -> None:
+    for scale in ("smoke", "quick", "full"):
+        plan = make_plan([load_experiment("memcached-latency")], scale)
+        seen: set[Any] = set()
+        for trial in plan.trials:
+            if trial.cell["load_percent"] == 100:
+                seen.add(trial.cell["connections"])
+            assert trial.cell["connections"] in seen
