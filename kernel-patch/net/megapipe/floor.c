@@ -16,8 +16,9 @@
  *	read	"connections transactions errors", of this file
  *	close	end the thread and its connections
  *
- * It is for tests: the device is root's, and a peer that sends more than it
- * reads is cut off.
+ * It is for measurements: the device is root's, a peer that sends more than it
+ * reads is cut off, and security modules are not asked.  Connections are charged
+ * to no memory cgroup, so compare with servers in the root cgroup.
  *
  * Lifetime of a connection.  Callbacks find it under RCU through sk_user_data,
  * so its memory is freed a grace period after the last of them was cut; until
@@ -41,6 +42,7 @@
 #include <linux/string.h>
 #include <linux/uaccess.h>
 #include <net/inet_connection_sock.h>
+#include <net/rps.h>
 #include <net/sock.h>
 #include <net/tcp.h>
 
@@ -50,10 +52,12 @@
 #define MP_FLOOR_MAX_SIZE	65536
 /* Connections accepted before others get their turn, as in a channel */
 #define MP_FLOOR_BUDGET		64
+/* Messages of one connection echoed before others get their turn */
+#define MP_FLOOR_TURN		16
 
 /**
  * struct mp_floor - an open file, and its server once there is one
- * @mutex: one write at a time, and no read before it is through
+ * @mutex: one write at a time
  * @task: the thread, or NULL
  * @listener: the listening socket, whose file is referenced
  * @partition: this server's partition of it
@@ -164,6 +168,7 @@ static void mp_floor_graft(struct mp_floor_connection *c, struct sock *sk)
 	/* From here on it may be queued. */
 	clear_bit(0, &c->queued);
 	lock_sock(sk);
+	sock_rps_record_flow(sk);
 	write_lock_bh(&sk->sk_callback_lock);
 	rcu_assign_pointer(sk->sk_wq, &sock->wq);
 	sock->sk = sk;
@@ -184,6 +189,12 @@ static void mp_floor_close(struct mp_floor_connection *c)
 	write_lock_bh(&sk->sk_callback_lock);
 	rcu_assign_sk_user_data(sk, NULL);
 	write_unlock_bh(&sk->sk_callback_lock);
+	/* Nobody waits for the last FIN: see mp_lwsocket_detach(). */
+	if (unlikely(sock_flag(sk, SOCK_LINGER) && sk->sk_lingertime)) {
+		lock_sock(sk);
+		sock_reset_flag(sk, SOCK_LINGER);
+		release_sock(sk);
+	}
 	sock->ops->release(sock);
 	list_del(&c->node);
 }
@@ -201,13 +212,14 @@ static bool mp_floor_readable(struct sock *sk)
 static bool mp_floor_echo(struct mp_floor *floor, struct mp_floor_connection *c)
 {
 	struct sock *sk = c->sock.sk;
-	int n, sent, len;
+	int n, sent, len, turn;
 
-	do {
+	for (turn = 0; turn < MP_FLOOR_TURN; turn++) {
 		struct kvec vec = { floor->buffer, floor->size };
 		struct msghdr msg = {};
 
 		iov_iter_kvec(&msg.msg_iter, ITER_DEST, &vec, 1, vec.iov_len);
+		sock_rps_record_flow(sk);
 		n = tcp_recvmsg(sk, &msg, vec.iov_len, MSG_DONTWAIT, &len);
 		if (n <= 0)
 			return n == -EAGAIN;
@@ -217,6 +229,7 @@ static bool mp_floor_echo(struct mp_floor *floor, struct mp_floor_connection *c)
 			.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL,
 		};
 		iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, n);
+		sock_rps_record_flow(sk);
 		sent = tcp_sendmsg(sk, &msg, n);
 		if (sent != n) {
 			WRITE_ONCE(floor->errors, floor->errors + 1);
@@ -228,7 +241,11 @@ static bool mp_floor_echo(struct mp_floor *floor, struct mp_floor_connection *c)
 			WRITE_ONCE(floor->transactions,
 				   floor->transactions + 1);
 		}
-	} while (mp_floor_readable(sk));
+		if (!mp_floor_readable(sk))
+			return true;
+	}
+	/* Others first */
+	mp_floor_event(sk);
 	return true;
 }
 
@@ -253,25 +270,42 @@ static void mp_floor_look(struct mp_floor *floor, struct mp_floor_connection *c)
 		mp_floor_keep(floor, c);
 }
 
-static bool mp_floor_has_connections(const struct mp_floor *floor)
+/*
+ * The socket to accept from, or NULL.  The listener's own queue has what came
+ * before there was a partition; nobody is woken for it, but those that connect
+ * later do wake somebody.
+ */
+static struct sock *mp_floor_listener(const struct mp_floor *floor)
 {
-	const struct sock *sk = mp_partition_sock(floor->partition)->sk;
+	struct sock *sk = mp_partition_sock(floor->partition)->sk;
 
-	return !reqsk_queue_empty(&inet_csk(sk)->icsk_accept_queue);
+	if (!reqsk_queue_empty(&inet_csk(sk)->icsk_accept_queue))
+		return sk;
+	sk = floor->listener->sk;
+	if (!reqsk_queue_empty(&inet_csk(sk)->icsk_accept_queue))
+		return sk;
+	return NULL;
 }
 
 static void mp_floor_accept(struct mp_floor *floor)
 {
-	struct sock *listener = mp_partition_sock(floor->partition)->sk;
+	struct sock *listener;
 	int i;
 
-	for (i = 0; i < MP_FLOOR_BUDGET && mp_floor_has_connections(floor); i++) {
+	for (i = 0; i < MP_FLOOR_BUDGET; i++) {
 		struct proto_accept_arg arg = { .flags = O_NONBLOCK };
-		struct mp_floor_connection *c = mp_floor_alloc(floor);
+		struct mp_floor_connection *c;
 		struct sock *sk;
 
-		if (!c)
+		listener = mp_floor_listener(floor);
+		if (!listener)
 			return;
+		c = mp_floor_alloc(floor);
+		if (!c) {
+			/* With the connections still queued: not at full speed */
+			schedule_timeout_idle(1);
+			return;
+		}
 		sk = inet_csk_accept(listener, &arg);
 		if (sk && mp_lwsocket_eligible(sk)) {
 			/* Until the file is closed its module cannot go. */
@@ -285,7 +319,7 @@ static void mp_floor_accept(struct mp_floor *floor)
 		}
 		if (sk) {
 			WRITE_ONCE(floor->errors, floor->errors + 1);
-			tcp_close(sk, 0);
+			sk->sk_prot->close(sk, 0);
 		}
 		set_bit(0, &c->queued);
 		mp_floor_keep(floor, c);
@@ -303,15 +337,16 @@ static int mp_floor_run(void *arg)
 		set_current_state(TASK_IDLE);
 		if (kthread_should_stop())
 			break;
-		if (llist_empty(&floor->ready) && !mp_floor_has_connections(floor))
+		if (llist_empty(&floor->ready) && !mp_floor_listener(floor))
 			schedule();
 		__set_current_state(TASK_RUNNING);
 
 		mp_floor_accept(floor);
 		ready = llist_reverse_order(llist_del_all(&floor->ready));
-		llist_for_each_entry_safe(c, next, ready, ready)
+		llist_for_each_entry_safe(c, next, ready, ready) {
 			mp_floor_look(floor, c);
-		cond_resched();
+			cond_resched();
+		}
 	}
 	__set_current_state(TASK_RUNNING);
 
@@ -319,6 +354,7 @@ static int mp_floor_run(void *arg)
 		mp_floor_close(c);
 		if (!test_and_set_bit(0, &c->queued))
 			mp_floor_keep(floor, c);
+		cond_resched();
 	}
 	return 0;
 }
@@ -351,7 +387,7 @@ static int mp_floor_start(struct mp_floor *floor, int fd,
 	    inet_sk_state_load(floor->listener->sk) != TCP_LISTEN)
 		goto out_listener;
 	err = -ENOMEM;
-	floor->buffer = kmalloc(floor->size, GFP_KERNEL);
+	floor->buffer = kvmalloc(floor->size, GFP_KERNEL);
 	if (!floor->buffer)
 		goto out_listener;
 	floor->partition = mp_partition_create(floor->listener, cpus);
@@ -375,7 +411,7 @@ static int mp_floor_start(struct mp_floor *floor, int fd,
 out_partition:
 	mp_partition_release(floor->partition);
 out_buffer:
-	kfree(floor->buffer);
+	kvfree(floor->buffer);
 out_listener:
 	sockfd_put(floor->listener);
 	return err;
@@ -389,7 +425,9 @@ static ssize_t mp_floor_write(struct file *file, const char __user *from,
 	int fd, at = 0, err;
 	char *text;
 
-	text = memdup_user_nul(from, min_t(size_t, len, PAGE_SIZE - 1));
+	if (len >= PAGE_SIZE)
+		return -E2BIG;
+	text = memdup_user_nul(from, len);
 	if (IS_ERR(text))
 		return PTR_ERR(text);
 	if (!zalloc_cpumask_var(&cpus, GFP_KERNEL)) {
@@ -448,7 +486,7 @@ static int mp_floor_release(struct inode *inode, struct file *file)
 		llist_for_each_entry_safe(c, next, floor->spare, ready)
 			kfree(c);
 		mp_partition_release(floor->partition);
-		kfree(floor->buffer);
+		kvfree(floor->buffer);
 		sockfd_put(floor->listener);
 	}
 	kfree(floor);
