@@ -31,6 +31,7 @@ from megabench import (
     run,
     summary,
     table,
+    until,
 )
 from megabench.errors import HarnessError
 from megabench.experiment import (
@@ -303,6 +304,14 @@ def run_(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="A new run, even where one was broken off.")
     ] = False,
+    until_share: Annotated[
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="5%",
+            help="Repeat beyond the plan until every median's interval is within this share of it.",
+        ),
+    ] = None,
     keep_up: Annotated[
         bool, typer.Option("--keep-up", help="Leave a testbed up that this command started.")
     ] = False,
@@ -315,6 +324,7 @@ def run_(
     """Measure; go on where a broken-off run stopped."""
     experiments = chosen(names)
     wanted = parse_only(only)
+    share = None if until_share is None else until.parse(until_share)
     if not names:
         experiments = [one for one in experiments if only_for(one, wanted)] or experiments
     bed = load_testbed(testbed)
@@ -335,7 +345,7 @@ def run_(
         console.say(f"this machine is busy ({busy:.1f} runnable a core): rates will suffer")
     where = where_results(results)
     record.check_space(where)
-    request = run.Request(experiments, scale, where, wanted, fresh)
+    request = run.Request(experiments, scale, where, wanted, fresh, share)
     outcome = measure_all(bed, request, planned, testbed, keep_up)
     finish(bed.name, where, outcome, scale, as_json, with_report)
 
@@ -413,11 +423,14 @@ def finish(
                 "ok": outcome.ok,
                 "skipped": outcome.skipped,
                 "failed": outcome.failed,
+                "wide": outcome.wide,
                 "claims": summary.claim_rows(judged),
             }
         )
     else:
         show_summary(tables, judged)
+    for line in outcome.wide:
+        console.say(f"still wider than asked for, after {until.MOST} repeats: {line}")
     for line in outcome.failed:
         console.say(f"failed: {line.splitlines()[0]}")
     for experiment in unmeasured:

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from megabench import metadata, paths, record
+from megabench import metadata, paths, record, until
 from megabench.cores import confine
 from megabench.errors import CommandError, ExperimentError, HarnessError, TestbedError
-from megabench.experiment import Experiment, Value
+from megabench.experiment import Experiment, Value, cell_key
 from megabench.interrupts import held_back
 from megabench.measure import INSTRUCTIONS, Bed, Measured, measure, trial_commands
 from megabench.plan import Plan, Trial
@@ -72,6 +72,8 @@ class Request:
     results: Path
     only: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     fresh: bool = False
+    # Repeat until every interval is within this share of its median; None: as planned.
+    until: float | None = None
     # The run directories of an earlier pass of this session.
     into: Mapping[str, Path] = field(default_factory=dict)
 
@@ -86,6 +88,8 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
     # Those of `failed` that this machine cannot run at all (exit status 77).
     cannot: int = 0
+    # Cells that no number of repeats made sure enough.
+    wide: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -127,23 +131,48 @@ class Session:
         record.check_space(self.request.results)
         with self._opened() as runs:
             self._copy_shared(runs)
-            todo = [trial for trial in self.plan.trials if not self._done(trial, runs)]
-            self.outcome.skipped = len(self.plan.trials) - len(todo)
-            left = sum(trial.seconds for trial in todo)
-            self.progress.begin(len(self.plan.trials), left, self.outcome.skipped)
             try:
-                for trial in todo:
-                    self.progress.trial(trial, self._number(trial))
-                    point = self._one(trial, runs)
-                    left -= trial.seconds
-                    self.progress.result(trial, point, left)
-                    self._count(trial, point)
+                self._all(self.plan.trials, runs)
+                if self.request.until is not None and self.pass_name == MAIN:
+                    self._repeat(self.request.until, runs)
             finally:
-                self.progress.end()
                 # A testbed that went away has no CPUs to give back, and its error is on its way.
                 with held_back(), suppress(HarnessError):
                     self._use_cores(self.bed.cores)
         return self.outcome
+
+    def _all(self, trials: Sequence[Trial], runs: Mapping[str, _Run]) -> None:
+        """Measure those of `trials` that are not measured yet."""
+        todo = [trial for trial in trials if not self._done(trial, runs)]
+        self.outcome.skipped += len(trials) - len(todo)
+        left = sum(trial.seconds for trial in todo)
+        self.progress.begin(len(trials), left, len(trials) - len(todo))
+        try:
+            for trial in todo:
+                self.progress.trial(trial, self._number(trial))
+                point = self._one(trial, runs)
+                left -= trial.seconds
+                self.progress.result(trial, point, left)
+                self._count(trial, point)
+        finally:
+            self.progress.end()
+
+    def _repeat(self, share: float, runs: Mapping[str, _Run]) -> None:
+        """Round after round, until all intervals are within `share` or it has been often enough."""
+
+        def values(trial: Trial) -> list[float]:
+            run = runs[trial.experiments[0]]
+            points = [p for p in run.finished.values() if p["cell"] == dict(trial.cell)]
+            metrics = [p["metrics"].get(run.experiment.metric, {}).get("value") for p in points]
+            return [float(value) for value in metrics if value is not None]
+
+        while more := until.next_round(self.plan.trials, values, share):
+            self.plan = replace(self.plan, trials=(*self.plan.trials, *more))
+            self._all(more, runs)
+        self.outcome.wide = [
+            f"{cell_key(trial.cell)}: within {until.half_width(values(trial)):.1%}"
+            for trial in until.wide(self.plan.trials, values, share)
+        ]
 
     @contextmanager
     def _opened(self) -> Iterator[dict[str, _Run]]:
