@@ -82,7 +82,7 @@ load: ## build the load generator, build/bin/megabench-load
 plugin: ## build the emulator's instruction counter, build/bin/libinsn.so
 	$(SUB) harness/plugin
 
-test: all memcached ## build everything, the debug kernel too, and run all tests (an hour on 2 cores)
+test: all ## build everything, the debug kernel too, and run all tests (an hour on 2 cores)
 	@scripts/packages.sh ensure test
 	@$(MAKE) --no-print-directory kernel CONFIG=debug
 	@MEGAPIPE_KERNELS="vm debug" $(PYTEST) $(TESTS)
@@ -91,7 +91,7 @@ STAGES ?=
 test-kernel: all ## all proof of the kernel side, hours of it: STAGES="ordinary debug kcsan ..."
 	@scripts/test-kernel.sh $(BUILD) $(JOBS) $(STAGES)
 
-test-apps: all memcached ## test the ported applications, here and in the virtual machine (hours)
+test-apps: all ## test the ported applications, here and in the virtual machine (hours)
 	$(SUB) apps/memcached asan
 	@TEST_APPS=all $(PYTEST) $(TESTS)/test_memcached.py
 

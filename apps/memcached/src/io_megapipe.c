@@ -997,13 +997,15 @@ bool io_megapipe_choose(void) {
 
     if (settings.io_engine != IO_LIBEVENT) {
         why = refusal();
-        if (!why)
+        if (!why) {
             io_engine = &io_megapipe;
-        else if (settings.io_engine == IO_MEGAPIPE)
+        } else if (settings.io_engine == IO_MEGAPIPE) {
             fprintf(stderr, "io_engine=megapipe: %s\n", why);
+            return false;
+        }
     }
     if (settings.verbose > 0)
         fprintf(stderr, "io_engine: %s%s%s\n", io_engine->name,
                 why ? ", because: " : "", why ? why : "");
-    return !why || settings.io_engine != IO_MEGAPIPE;
+    return true;
 }
