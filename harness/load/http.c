@@ -56,6 +56,18 @@ static const struct object *object_of(const struct exchange *x)
 	return &t->objects[dice % t->nr_objects];
 }
 
+/* Whether the connection ends with this request. */
+static bool is_last(const struct exchange *x)
+{
+	const struct replay *replay = x->shared;
+	const uint64_t *first = replay->trace.first;
+
+	if (x->options->passes > 0)
+		return first[x->script] + x->script_done + x->transaction + 1 ==
+		       first[x->script + 1];
+	return x->transaction + 1 == x->options->transactions;
+}
+
 static size_t http_request(const struct exchange *x, size_t offset, void *buf, size_t room)
 {
 	struct state *s = x->state;
@@ -65,8 +77,9 @@ static size_t http_request(const struct exchange *x, size_t offset, void *buf, s
 		memset(s, 0, sizeof(*s));
 		s->object = object_of(x);
 	}
-	len = snprintf(buf, room, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", s->object->path,
-		       x->options->target);
+	len = snprintf(buf, room, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", s->object->path,
+		       x->options->target,
+		       x->options->ask_close && is_last(x) ? "Connection: close\r\n" : "");
 	/* Part of it was sent: what is left, moved to the front. */
 	memmove(buf, (char *)buf + offset, len - offset);
 	return len - offset;

@@ -50,6 +50,8 @@ static const struct option_row rows[] = {
 	  "P", "memcached: sets among the requests, the others are gets" },
 	{ "trace", "trace", OPTION_TEXT, AT(trace), 0, 0, NULL,
 	  "FILE", "http: objects, and connections to replay" },
+	{ "ask-close", "ask_close", OPTION_NUMBER, AT(ask_close), 0, 1, "0",
+	  "0|1", "http: 1 = the last request asks the server to close" },
 	{ "threads", "threads", OPTION_NUMBER, AT(threads), 1, 256, "1",
 	  "T", "threads; at most one per connection" },
 	{ "warmup", "warmup_s", OPTION_REAL, AT(warmup_s), 0, 86400, "0",

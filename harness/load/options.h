@@ -21,6 +21,7 @@ struct options {
 	uint64_t keys;
 	uint64_t set_percent;
 	const char *trace;
+	uint64_t ask_close;
 	uint64_t threads;
 	double warmup_s;
 	uint64_t warmup_count;		/* > 0: replaces warmup_s */

@@ -22,6 +22,7 @@ from megabench.experiment import (
     experiment_files,
     parse_experiment,
     read_experiment,
+    says,
 )
 from megabench.measure import UNITS
 from megabench.record import ResultsError
@@ -163,8 +164,18 @@ def _sorted(raw: Raw, frame: pd.DataFrame) -> pd.DataFrame:
     }
     by = [*raw.parameters, "system", "metric"]
     return frame.sort_values(
-        by, key=lambda column: column.map(ranks[column.name]) if column.name in ranks else column
+        by,
+        key=lambda column: (
+            column.map(ranks[column.name]) if column.name in ranks else _finite(column)
+        ),
     ).reset_index(drop=True)
+
+
+def _finite(column: pd.Series) -> pd.Series:
+    """A parameter in its order: what is endless comes last."""
+    return column.map(
+        lambda value: math.inf if says(str(column.name), value) == "endless" else value
+    )
 
 
 def _measured_rows(raw: Raw) -> list[dict[str, Any]]:

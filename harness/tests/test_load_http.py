@@ -40,6 +40,7 @@ class Seen:
 
     def __init__(self) -> None:
         self.connections: list[list[str]] = []
+        self.closing: list[list[bool]] = []
         self.lock = threading.Lock()
 
 
@@ -58,13 +59,15 @@ def web(documents: Path, lie: Lie = lambda number, reply: reply) -> Iterator[tup
 
     def serve(connection: socket.socket) -> None:
         asked: list[str] = []
+        closing: list[bool] = []
         with seen.lock:
             seen.connections.append(asked)
+            seen.closing.append(closing)
         with connection, connection.makefile("rb") as stream:
             try:
                 while line := stream.readline():
-                    while stream.readline() != b"\r\n":
-                        pass
+                    headers = list(iter(stream.readline, b"\r\n"))
+                    closing.append(b"Connection: close\r\n" in headers)
                     asked.append(line.decode().split()[1])
                     answer = lie(len(asked), reply(asked[-1]))
                     connection.sendall(answer)
@@ -133,6 +136,16 @@ def test_http__any_object_for_a_time(site: tuple[Path, Path]) -> None:
     assert {path for asked in seen.connections for path in asked} == {
         path for asked in wanted(file) for path in asked
     }
+
+
+def test_replay__the_last_request_asks_to_close(site: tuple[Path, Path]) -> None:
+    file, documents = site
+    with web(documents) as (target, seen):
+        words = ["--workload", "http", "--trace", str(file), "--passes", "1", "--ask-close", "1"]
+        load = Load("--target", target, *words, "--connections", "4")
+    assert load.errors == {}
+    assert [len(asked) for asked in seen.closing] == [len(asked) for asked in seen.connections]
+    assert all(closing == [False] * (len(closing) - 1) + [True] for closing in seen.closing)
 
 
 def corrupt(number: int, reply: bytes) -> bytes:
