@@ -270,7 +270,7 @@ static void flow_next(struct flow *flow, int64_t now)
 	if (flow->loop->phase == PHASE_FINISH)
 		flow_done(flow);
 	else if (flow->loop->phase == PHASE_PAUSE || !flow_has_script(flow) ||
-		 !loop_take_ticket(flow->loop, now, &flow->start_ns))
+		 !loop_take_ticket(flow->loop, now, !flow->ready, &flow->start_ns))
 		flow_park(flow);
 	else if (flow->fd < 0)
 		flow_connect(flow);
@@ -295,7 +295,7 @@ static void flow_completed(struct flow *flow, bool hangup)
 	loop->last_completion_ns = now;
 	if (!flow->ready) {
 		flow->ready = true;
-		atomic_fetch_add(&loop->control->ready, 1);
+		loop_count_ready(loop, now);
 	}
 	if (++flow->x.transaction == flow->limit) {
 		loop->tally->server_closed_first += hangup;

@@ -74,7 +74,20 @@ static int64_t next_gap(struct loop *loop)
 /* Whether an open loop may start one now: what was reported drained stays so. */
 static bool is_due(const struct loop *loop, int64_t now)
 {
-	return !loop->reported && loop->next_start_ns <= now;
+	return loop->paced && !loop->reported && loop->next_start_ns <= now;
+}
+
+static void begin_schedule(struct loop *loop, int64_t now)
+{
+	loop->paced = true;
+	loop->next_start_ns = now + next_gap(loop);
+}
+
+void loop_count_ready(struct loop *loop, int64_t now)
+{
+	atomic_fetch_add(&loop->control->ready, 1);
+	if (++loop->nr_ready == loop->nr_flows && is_open(loop) && !loop->paced)
+		begin_schedule(loop, now);
 }
 
 static bool take_ticket(atomic_int_fast64_t *tickets)
@@ -88,14 +101,16 @@ static bool take_ticket(atomic_int_fast64_t *tickets)
 	return left > 0;
 }
 
-bool loop_take_ticket(struct loop *loop, int64_t now, int64_t *start_ns)
+bool loop_take_ticket(struct loop *loop, int64_t now, bool first, int64_t *start_ns)
 {
-	if (is_open(loop) && !is_due(loop, now))
+	const bool unpaced = !is_open(loop) || (!loop->paced && first);
+
+	if (!unpaced && !is_due(loop, now))
 		return false;
 	if (!take_ticket(&loop->control->tickets))
 		return false;
 	*start_ns = now;
-	if (is_open(loop)) {
+	if (!unpaced) {
 		*start_ns = loop->next_start_ns;
 		loop->next_start_ns += next_gap(loop);
 	}
@@ -167,7 +182,10 @@ static void loop_enter_phase(struct loop *loop, enum phase phase, int64_t now)
 	}
 	/* A pause is not time that was lost. */
 	if (loop->phase == PHASE_PAUSE)
-		loop->next_start_ns = now + next_gap(loop);
+		loop->paced = false;
+	if (is_open(loop) && !loop->paced &&
+	    (phase == PHASE_MEASURE || loop->nr_ready == loop->nr_flows))
+		begin_schedule(loop, now);
 	loop->tally = phase == PHASE_MEASURE ? &loop->measured : &loop->outside;
 	loop->phase = phase;
 	loop->reported = false;
@@ -208,7 +226,7 @@ static struct timespec patience(const struct loop *loop)
 {
 	int64_t wait = (list_empty(&loop->retry) ? IDLE_MS : TICK_MS) * NS_PER_MS;
 
-	if (is_open(loop) && !loop->reported && !list_empty(&loop->parked) &&
+	if (loop->paced && !loop->reported && !list_empty(&loop->parked) &&
 	    atomic_load_explicit(&loop->control->tickets, memory_order_relaxed) > 0) {
 		const int64_t due = loop->next_start_ns - now_ns();
 

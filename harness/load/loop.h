@@ -90,12 +90,14 @@ struct loop {
 	enum phase phase;		/* the one entered */
 	bool reported;			/* drained, in this phase */
 	unsigned int nr_flows, nr_parked, nr_done;
+	unsigned int nr_ready;		/* with a transaction behind them */
 	void *flows;
 	struct list busy;		/* connecting or in a transaction; oldest first */
 	struct list retry;		/* failed; oldest first */
 	struct list parked;
 	uint64_t last_connection;
 	int64_t last_completion_ns;
+	bool paced;			/* open loop: starts are scheduled by now */
 	int64_t next_start_ns;		/* open loop: when the next is due */
 	int64_t behind_ns;		/* open loop: the same, overdue at the window's end */
 	uint64_t dice;			/* open loop: state of its random numbers */
@@ -119,9 +121,12 @@ void control_notify(struct control *control);
 
 /*
  * For flows: the right to start one transaction, and giving it back unused. In an
- * open loop *start_ns is when it was due, otherwise now.
+ * open loop *start_ns is when it was due, otherwise now. A warm-up begins with one
+ * of every flow that has none behind it (first), so that all are connected when the
+ * schedule begins, and no backlog of connects is left in it.
  */
-bool loop_take_ticket(struct loop *loop, int64_t now, int64_t *start_ns);
+bool loop_take_ticket(struct loop *loop, int64_t now, bool first, int64_t *start_ns);
+void loop_count_ready(struct loop *loop, int64_t now);
 void loop_return_ticket(struct loop *loop);
 
 #endif

@@ -215,6 +215,17 @@ def test_memcached__open_loop_of_an_exact_count() -> None:
     assert seen.gets + seen.sets - 40 == 200
 
 
+def test_memcached__open_loop_begins_connected() -> None:
+    """A warm-up leaves no backlog of connects: all are open before the first request is due."""
+    with memcached() as (target, seen):
+        words = ["--target", target, *WORDS, "--connections", "40", "--warmup", "0.4"]
+        load = Load(*words, "--duration", "0.6", "--rate", "50")
+    assert load.errors == {}
+    assert load.result["connections"] == 0
+    assert seen.connections == 40 + 1
+    assert 40 + 5 <= load.result["transactions_outside"] <= 40 + 45
+
+
 def test_memcached__no_server() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
