@@ -53,8 +53,9 @@ boot_timeout_s = 600
 
 pytestmark = pytest.mark.vm
 
-# One more is built from a source of another name, where the compiler can make 32-bit programs.
-PROGRAMS = sorted([*(path.stem for path in SOURCE.glob("*.c")), "abi_32"])
+# One more is built from a source of another name, where the compiler can make 32-bit programs, and
+# the fuzzer from several.
+PROGRAMS = sorted([*(path.stem for path in SOURCE.glob("*.c")), "abi_32", "fuzz"])
 
 
 class Kernel:
