@@ -24,7 +24,7 @@ MAKEFLAGS += --no-builtin-rules
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test test-apps test-kernel test-unit lint deps venv tree kernel lib apps \
-	memcached load plugin all report clean distclean
+	memcached nginx load plugin all report clean distclean
 
 help: ## list the targets
 	@echo 'make TARGET [TESTBED=local] [SCALE=quick|smoke|full] [ONLY=experiment]'
@@ -43,7 +43,7 @@ plan:
 report: venv ## draw tables, figures and the report again, from raw results alone
 	@$(MEGABENCH) report --testbed $(TESTBED) $(if $(filter command%,$(origin SCALE)),--scale $(SCALE))
 
-all: deps venv kernel lib apps memcached load plugin ## build everything, run nothing
+all: deps venv kernel lib apps memcached nginx load plugin ## build everything, run nothing
 
 deps: ## install the Debian packages that are missing (scripts/packages.txt)
 	@scripts/preflight.sh $(BUILD)
@@ -76,6 +76,12 @@ memcached: lib ## build memcached, untouched and on libmegapipe, build/bin
 		--cache $(BUILD)/cache >/dev/null
 	$(SUB) apps/memcached
 
+nginx: lib ## build nginx, untouched and on libmegapipe, build/bin
+	@scripts/packages.sh ensure python build nginx
+	@"$$(scripts/python.sh)" scripts/app_source.py nginx --versions versions.toml \
+		--cache $(BUILD)/cache >/dev/null
+	$(SUB) apps/nginx
+
 load: ## build the load generator, build/bin/megabench-load
 	$(SUB) harness/load
 
@@ -93,7 +99,7 @@ test-kernel: all ## all proof of the kernel side, hours of it: STAGES="ordinary 
 
 test-apps: all ## test the ported applications, here and in the virtual machine (hours)
 	$(SUB) apps/memcached asan
-	@TEST_APPS=all $(PYTEST) $(TESTS)/test_memcached.py
+	@TEST_APPS=all $(PYTEST) $(TESTS)/test_memcached.py $(TESTS)/test_nginx.py
 
 test-unit: venv ## run the tests that need no virtual machine, root or network
 	@$(PYTEST) -m 'not vm' $(TESTS)

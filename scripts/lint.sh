@@ -47,7 +47,7 @@ checkpatch=(env -C "$build" perl "$build/linux/scripts/checkpatch.pl" --no-tree 
 mapfile -t kernel < <(printf '%s\n' "${c[@]}" | grep '/kernel-patch/' | grep -v '/selftests/')
 mapfile -t selftests < <(printf '%s\n' "${c[@]}" | grep '/kernel-patch/.*/selftests/')
 # Ports keep their own project's style.
-mapfile -t user < <(printf '%s\n' "${c[@]}" | grep -v -e '/kernel-patch/' -e '/apps/memcached/src/')
+mapfile -t user < <(printf '%s\n' "${c[@]}" | grep -v -e '/kernel-patch/' -e '/apps/memcached/src/' -e '/apps/nginx/src/')
 lint 'checkpatch kernel' "${checkpatch[@]}" --ignore FILE_PATH_CHANGES --file "${kernel[@]}"
 # The macros of kselftest_harness.h look like other things than they are.
 lint 'checkpatch selftests' "${checkpatch[@]}" --file "${selftests[@]}" --ignore "$(paste -sd , <<-END

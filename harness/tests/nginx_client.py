@@ -1,0 +1,525 @@
+# SPDX-License-Identifier: MIT
+"""A demanding client: does the same to two nginx servers and compares the answers.
+
+    python nginx_client.py [--idle N] HOST:PORT HOST:PORT
+
+The first is the reference, the untouched build. Both run nginx_server.py's configuration, whose
+ports follow PORT. A program of its own, for it has to run where the servers can be reached; prints
+a line a scenario and exits 1 if an answer differs.
+"""
+
+import argparse
+import gzip
+import hashlib
+import re
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from nginx_server import BIG, SIZES, content
+
+Address = tuple[str, int]
+TIMEOUT_S = 120.0
+TLS, STREAM, PROXY_PROTOCOL = 1, 2, 3  # ports behind the plain one
+
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends a reset
+
+
+def connect(address: Address, behind: int = 0) -> socket.socket:
+    return socket.create_connection((address[0], address[1] + behind), timeout=TIMEOUT_S)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Up to the end of the connection, orderly or not."""
+    data = bytearray()
+    try:
+        while more := sock.recv(1 << 20):
+            data += more
+    except ConnectionResetError:
+        data += b"<reset>"
+    return bytes(data)
+
+
+def read_response(file: Any, method: str = "GET") -> tuple[str, dict[str, str], bytes]:
+    status = file.readline().decode().strip()
+    headers = {}
+    while line := file.readline().decode().strip():
+        name, value = line.split(": ", 1)
+        headers[name.lower()] = value
+    body = b""
+    if method == "HEAD" or " 304 " in status or " 100 " in status:
+        pass
+    elif headers.get("transfer-encoding") == "chunked":
+        while size := int(file.readline(), 16):
+            body += file.read(size)
+            file.readline()
+        file.readline()
+    elif "content-length" in headers:
+        body = file.read(int(headers["content-length"]))
+    else:
+        body = file.read()
+    return status, headers, body
+
+
+VOLATILE = ("date", "etag", "last-modified")
+
+
+def comparable(response: tuple[str, dict[str, str], bytes]) -> Any:
+    status, headers, body = response
+    kept = {name: value for name, value in headers.items() if name not in VOLATILE}
+    text = body if len(body) < 300 else (len(body), hashlib.sha256(body).hexdigest())
+    return status, kept, text
+
+
+def request(path: str, method: str = "GET", headers: str = "", body: bytes = b"") -> bytes:
+    length = f"Content-Length: {len(body)}\r\n" if body else ""
+    return f"{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}{length}\r\n".encode() + body
+
+
+def ask(sock: socket.socket, data: bytes, count: int = 1, method: str = "GET") -> list[Any]:
+    sock.sendall(data)
+    with sock.makefile("rb") as file:
+        return [comparable(read_response(file, method)) for _ in range(count)]
+
+
+def one(address: Address, data: bytes, behind: int = 0, method: str = "GET") -> Any:
+    with connect(address, behind) as sock:
+        return ask(sock, data, method=method)[0]
+
+
+# ---- Scenarios: each yields what the server answered ---------------------------
+
+
+def static_files(address: Address) -> Iterator[Any]:
+    with connect(address) as sock:
+        for size in SIZES:
+            answer = ask(sock, request(f"/{size}"))[0]
+            assert answer[0] == "HTTP/1.1 200 OK", answer
+            yield answer
+        yield ask(sock, request(f"/{SIZES[-1]}", "HEAD"), method="HEAD")
+        yield ask(sock, request("/none"))
+    for size in SIZES:
+        yield one(address, request(f"/{size}", headers="Connection: close\r\n"))
+
+
+def whole_big_file(address: Address) -> Iterator[Any]:
+    with connect(address) as sock:
+        sock.sendall(request("/big"))
+        with sock.makefile("rb") as file:
+            body = read_response(file)[2]
+    assert body == content(BIG)
+    yield len(body)
+
+
+def old_http(address: Address) -> Iterator[Any]:
+    for text in (b"GET /1 HTTP/1.0\r\n\r\n", b"GET /1\r\n", b"GET /none HTTP/1.0\r\n\r\n"):
+        with connect(address) as sock:
+            sock.sendall(text)
+            yield re.sub(rb"\r\n(Date|ETag|Last-Modified):[^\r]*", b"", read_all(sock))
+
+
+def ranges(address: Address) -> Iterator[Any]:
+    last = SIZES[-1]
+    for spec in ("0-0", "-5", f"{last - 1}-", "5-1000", "100000-0", "0-1,5-6", "9999999-"):
+        answer = one(address, request(f"/{last}", headers=f"Range: bytes={spec}\r\n"))
+        kind = answer[1].get("content-type", "")
+        if "multipart" in kind:  # the boundary counts up
+            answer = answer[0], answer[1]["content-length"]
+        yield answer
+
+
+def pipelining(address: Address) -> Iterator[Any]:
+    with connect(address) as sock:
+        paths = [f"/{SIZES[i % len(SIZES)]}" for i in range(40)]
+        yield ask(sock, b"".join(request(path) for path in paths), len(paths))
+        yield ask(sock, b"".join(request(f"/proxy/{path}") for path in paths), len(paths))
+    with connect(address) as sock:
+        data = request("/1") * 30 + request("/none", headers="Connection: close\r\n")
+        sock.sendall(data)
+        with sock.makefile("rb") as file:
+            yield [comparable(read_response(file)) for _ in range(31)], file.read()
+
+
+def byte_by_byte(address: Address) -> Iterator[Any]:
+    with connect(address) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in request("/1", headers="X-Slow: yes\r\n"):
+            sock.sendall(bytes([byte]))
+        with sock.makefile("rb") as file:
+            yield comparable(read_response(file))
+
+
+def uploads(address: Address) -> Iterator[Any]:
+    for size in (1, 2047, 2048, 2049, 70_000, 3_000_000):
+        yield one(address, request("/count", "POST", body=content(size)))
+        yield one(address, request("/discard", "POST", body=content(size)))
+    chunks = (
+        b"".join(b"%x\r\n" % n + content(n) + b"\r\n" for n in (1, 3000, 100_000)) + b"0\r\n\r\n"
+    )
+    yield one(address, request("/count", "POST", "Transfer-Encoding: chunked\r\n") + chunks)
+    yield one(
+        address, request("/count", "POST", "Transfer-Encoding: chunked\r\n") + b"nonsense\r\n"
+    )
+    with connect(address) as sock:
+        head = request("/count", "POST", "Expect: 100-continue\r\nContent-Length: 5\r\n")
+        yield ask(sock, head), ask(sock, b"12345")
+    body = content(50_000)
+    yield one(address, request("/dav/file", "PUT", body=body))[0][:12]
+    yield one(address, request("/dav/file"))[2]
+    yield one(address, request("/count", "POST", "Content-Length: 999999999\r\n"))
+
+
+def compression(address: Address) -> Iterator[Any]:
+    with connect(address) as sock:
+        sock.sendall(request("/text", headers="Accept-Encoding: gzip\r\n"))
+        with sock.makefile("rb") as file:
+            status, headers, body = read_response(file)
+    assert headers["content-encoding"] == "gzip"
+    yield status, hashlib.sha256(gzip.decompress(body)).hexdigest()
+
+
+def proxying(address: Address) -> Iterator[Any]:
+    with connect(address) as sock:
+        for size in SIZES:
+            yield ask(sock, request(f"/proxy/{size}"))
+            yield ask(sock, request(f"/unbuffered/{size}"))
+        yield ask(sock, request("/proxy/none"))
+        yield ask(sock, request("/nobody"))
+        yield ask(sock, request("/byname/1"))
+    yield one(address, request(f"/slice/{SIZES[-1]}"))
+    yield one(address, request("/unix/1"))
+
+
+def websocket(address: Address) -> Iterator[Any]:
+    with connect(address) as sock:
+        sock.sendall(request("/upgrade", headers="Upgrade: echo\r\nConnection: Upgrade\r\n"))
+        with sock.makefile("rb") as file:
+            yield comparable((*read_response_head(file), b""))
+            for size in (1, 5000, 100_000):
+                sock.sendall(content(size))
+                assert file.read(size) == content(size)
+        yield "echoed"
+
+
+def read_response_head(file: Any) -> tuple[str, dict[str, str]]:
+    status = file.readline().decode().strip()
+    headers = {}
+    while line := file.readline().decode().strip():
+        name, value = line.split(": ", 1)
+        headers[name.lower()] = value
+    return status, headers
+
+
+def fastcgi(address: Address) -> Iterator[Any]:
+    yield one(address, request("/fastcgi?size=10"))
+    yield one(address, request("/fastcgi?size=100000"))
+
+
+def variables(address: Address) -> Iterator[Any]:
+    with connect(address) as sock:
+        here = sock.getsockname()
+        for i in (1, 2, 3):
+            text = ask(sock, request("/variables"))[0][2].decode()
+            found = dict(item.split("=") for item in text.split())
+            assert found["remote_addr"] == here[0], text
+            assert found["remote_port"] == str(here[1]), text
+            assert found["server_addr"] == address[0], text
+            assert found["server_port"] == str(address[1]), text
+            assert found["requests"] == str(i), text
+            assert int(found["connection"]) > 0, text
+            assert int(found["rtt"]) > 0, text
+    yield "right"
+
+
+def limits(address: Address) -> Iterator[Any]:
+    yield [one(address, request("/rate"))[0] for _ in range(3)]
+    began = time.monotonic()
+    yield one(address, request("/slow/1"))
+    assert time.monotonic() - began > 1.5
+    with connect(address) as first:
+        first.sendall(request("/alone/big"))
+        first.recv(1)
+        yield one(address, request("/alone/1"))[0]
+
+
+def bad_requests(address: Address) -> Iterator[Any]:
+    for data in (
+        b"\x00\x01\x02garbage\r\n\r\n",
+        b"\r\n\r\nGET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 40_000 + b"\r\n\r\n",
+        b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 100,
+    ):
+        with connect(address) as sock:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            answer = read_all(sock)
+            # With bytes nobody has read, whether a reset overtakes the answer is a race.
+            yield answer.split(b"\r\n")[0].removesuffix(b"<reset>")[:30]
+
+
+def timeouts(address: Address) -> Iterator[Any]:
+    with connect(address) as sock:  # client_header_timeout
+        sock.sendall(b"GET / HTTP/1.1\r\nHo")
+        yield read_all(sock)
+    with connect(address) as sock:  # client_body_timeout
+        sock.sendall(request("/count", "POST", "Content-Length: 10\r\n") + b"123")
+        yield read_all(sock)[:12]
+    with connect(address) as sock:  # keepalive_timeout
+        yield ask(sock, request("/1")), read_all(sock)
+    with connect(address) as sock:
+        sock.shutdown(socket.SHUT_WR)
+        yield read_all(sock)
+
+
+def abandon(address: Address, data: bytes, reset: bool, wait: bool) -> None:
+    with connect(address) as sock:
+        sock.sendall(data)
+        if wait and data.endswith(b"\r\n\r\n") and b"sleep" not in data:
+            sock.recv(1000)
+        if reset:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+def resets(address: Address) -> Iterator[Any]:
+    """At every stage of a request; the server lives on, and answers the next one."""
+    stages = [
+        b"",
+        b"GET /1 HT",
+        request("/1"),
+        request("/big"),
+        request("/proxy/big"),
+        request("/sleep"),
+        request("/count", "POST", "Content-Length: 100000\r\n") + content(5000),
+        request("/big") * 5,
+    ]
+    for data in stages:
+        for wait in (False, True):
+            for reset in (True, False):
+                abandon(address, data, reset, wait)
+        yield one(address, request("/1"))
+
+
+def stalled_reader(address: Address) -> Iterator[Any]:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        sock.settimeout(TIMEOUT_S)
+        sock.connect(address)
+        sock.sendall(request("/big") + request("/proxy/big") + request("/1"))
+        time.sleep(1)
+        yield one(address, request("/1"))
+        digest = hashlib.sha256()
+        with sock.makefile("rb") as file:
+            for _ in range(3):
+                digest.update(read_response(file)[2])
+        yield digest.hexdigest()
+
+
+def aborted_while_proxying(address: Address) -> Iterator[Any]:
+    """The upstream's connection ends with the client's: 499."""
+    before = one(address, request("/aborted"))[2]
+    with connect(address) as sock:
+        sock.sendall(request("/sleep"))
+        time.sleep(0.5)
+    deadline = time.monotonic() + 20
+    while (after := one(address, request("/aborted"))[2]) == before:
+        assert time.monotonic() < deadline, "the upstream was not told"
+        time.sleep(0.1)
+    yield int(after) - int(before)
+
+
+def tls_and_http2(address: Address) -> Iterator[Any]:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with context.wrap_socket(connect(address, TLS)) as sock:
+        for size in SIZES:
+            yield ask(sock, request(f"/{size}"))
+        yield ask(sock, request("/count", "POST", body=content(100_000)))
+    url = f"https://{address[0]}:{address[1] + TLS}/{SIZES[-1]}"
+    argv = ["curl", "-sk", "--http2", "-w", "%{http_version} %{http_code}", url]
+    done = subprocess.run(argv, capture_output=True, timeout=TIMEOUT_S, check=True)
+    yield hashlib.sha256(done.stdout).hexdigest(), done.stdout[-6:]
+    yield one(address, request("/1"), TLS)[0]  # plain to the TLS port
+
+
+def streams(address: Address) -> Iterator[Any]:
+    with connect(address, STREAM) as sock:
+        for size in SIZES:
+            yield ask(sock, request(f"/{size}"))
+        yield ask(sock, request("/count", "POST", body=content(300_000)))
+        sock.sendall(request("/1", headers="Connection: close\r\n"))
+        yield len(read_all(sock)) > 0
+
+
+def proxy_protocol(address: Address) -> Iterator[Any]:
+    head = b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n"
+    with connect(address, PROXY_PROTOCOL) as sock:
+        yield ask(sock, head + request("/proxied"))
+    with connect(address, PROXY_PROTOCOL) as sock:
+        sock.sendall(request("/proxied"))
+        yield read_all(sock)
+
+
+def idle(address: Address, count: int) -> Iterator[Any]:
+    socks = [connect(address) for _ in range(count)]
+    try:
+        for sock in socks:
+            assert ask(sock, request("/idle/1"))[0][0] == "HTTP/1.1 200 OK"
+        for sock in reversed(socks):
+            assert ask(sock, request("/idle/1"))[0][0] == "HTTP/1.1 200 OK"
+        yield count
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+def many_at_once(address: Address) -> Iterator[Any]:
+    answers: list[Any] = []
+
+    def client(number: int) -> None:
+        found = []
+        for i in range(10):
+            if i % 3:
+                with connect(address) as sock:
+                    found.append(ask(sock, request(f"/{SIZES[(number + i) % len(SIZES)]}")))
+            else:
+                found.append(one(address, request("/count", "POST", body=content(i * 4000 + 1))))
+        answers.append((number, found))
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == len(threads)
+    yield sorted(answers, key=lambda answer: answer[0])
+
+
+def load(address: Address, seconds: float) -> int:
+    """New connections and kept ones until the time is over; prints and returns what failed.
+
+    A server that ends may close a kept connection just when it is used again, so only the first
+    request on each connection counts as failed.
+    """
+    end = time.monotonic() + seconds
+    counts = {"answered": 0, "failed": 0}
+    lock = threading.Lock()
+
+    def client(number: int) -> None:
+        while time.monotonic() < end:
+            done = 0
+            try:
+                with connect(address) as sock:
+                    for _ in range(1 if number % 2 else 5):
+                        answer = ask(sock, request(f"/{SIZES[number % len(SIZES)]}"))[0]
+                        assert answer[0] == "HTTP/1.1 200 OK", answer
+                        done += 1
+                        if answer[1]["connection"] == "close":
+                            break
+            except (OSError, ValueError, AssertionError) as error:
+                if not done:
+                    print(f"failed: {error!r}", flush=True)
+                    counts["failed"] += 1
+            with lock:
+                counts["answered"] += done
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(counts)
+    return counts["failed"]
+
+
+SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
+    static_files,
+    whole_big_file,
+    old_http,
+    ranges,
+    pipelining,
+    byte_by_byte,
+    uploads,
+    compression,
+    proxying,
+    websocket,
+    fastcgi,
+    variables,
+    limits,
+    bad_requests,
+    timeouts,
+    resets,
+    stalled_reader,
+    aborted_while_proxying,
+    tls_and_http2,
+    streams,
+    proxy_protocol,
+    many_at_once,
+]
+
+
+def outcome(scenario: Callable[[Address], Iterator[Any]], address: Address) -> list[Any]:
+    found = []
+    try:
+        found.extend(scenario(address))
+    except (OSError, AssertionError, ValueError, KeyError) as error:
+        found.append(f"{type(error).__name__}: {error}")
+    return found
+
+
+def difference(reference: list[Any], other: list[Any], ports: list[int]) -> str:
+    for i, (want, got) in enumerate(zip(reference, other, strict=False)):
+        want_text, got_text = (
+            repr(value).replace(str(port), "PORT")
+            for value, port in zip((want, got), ports, strict=True)
+        )
+        if want_text != got_text:
+            return f"answer {i}: {want_text[:700]}\n  instead {got_text[:700]}"
+    if len(reference) != len(other):
+        return f"{len(reference)} answers, {len(other)} instead"
+    if reference and re.match(r"[A-Z]\w*(Error|Refused|Reset)", str(reference[-1])):
+        return f"both failed: {reference[-1]}"
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("servers", nargs="+", metavar="HOST:PORT")
+    parser.add_argument("--load", type=float, help="seconds: requests to the first server only")
+    parser.add_argument("--idle", type=int, default=100, help="idle keep-alive connections")
+    parser.add_argument("--only", help="one scenario")
+    args = parser.parse_args()
+    pairs = [server.rsplit(":", 1) for server in args.servers]
+    addresses = [(host, int(port)) for host, port in pairs]
+
+    if args.load:
+        return 1 if load(addresses[0], args.load) else 0
+
+    scenarios = {scenario.__name__: scenario for scenario in SCENARIOS}
+    scenarios["idle"] = lambda address: idle(address, args.idle)
+    failed = 0
+    for name, scenario in scenarios.items():
+        if args.only not in (None, name):
+            continue
+        began = time.monotonic()
+        answers = [outcome(scenario, address) for address in addresses]
+        wrong = difference(*answers, ports=[port for _, port in addresses])
+        failed += bool(wrong)
+        spent = time.monotonic() - began
+        print(f"{'differs' if wrong else 'same':8}{name} ({spent:.1f} s)", flush=True)
+        if wrong:
+            print(f"  {wrong}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

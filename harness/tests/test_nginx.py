@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""nginx untouched and on libmegapipe: they answer the same.
+
+nginx_client.py --+--> nginx-stock       both on this machine, without MegaPipe,
+                  +--> nginx-megapipe    or both in the guest, with it
+
+nginx_server.py configures them. Needs build/bin/nginx-*: make nginx.
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kernel_log import complaints
+from programs import BIN
+
+from megabench.host import Host
+from megabench.testbed import Testbed
+
+CLIENT = Path(__file__).with_name("nginx_client.py")
+SERVER = Path(__file__).with_name("nginx_server.py")
+STOCK, MEGAPIPE = BIN / "nginx-stock", BIN / "nginx-megapipe"
+GUEST = "/run/megabench/nginx"
+PORTS = {"stock": 21400, "megapipe": 21420}
+DEADLINE_S = 60.0
+
+pytestmark = pytest.mark.skipif(not MEGAPIPE.exists(), reason="not built: make nginx")
+without_megapipe = pytest.mark.skipif(
+    Path("/dev/megapipe").exists(), reason="this kernel has MegaPipe"
+)
+
+
+def wait_for(port: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@contextmanager
+def serving(program: Path, folder: Path, port: int, events: str = "") -> Iterator[None]:
+    argv = [sys.executable, str(SERVER), str(program), str(folder), str(port), events]
+    server = subprocess.Popen(argv)
+    try:
+        wait_for(port)
+        yield
+    finally:
+        server.terminate()
+        server.wait(DEADLINE_S)
+
+
+def check(program: Path, folder: Path, events: str) -> subprocess.CompletedProcess[str]:
+    """What nginx -t says of a small configuration."""
+    (folder / "conf").write_text(
+        f"error_log error.log info; pid pid; events {{ {events} }}\n"
+        "http { access_log off; server { listen 127.0.0.1:21499; } }\n"
+    )
+    (folder / "logs").mkdir(exist_ok=True)
+    argv = [str(program), "-t", "-p", str(folder), "-c", "conf", "-e", "error.log"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
+
+def test_build__says_so() -> None:
+    said = {
+        program: subprocess.run(
+            [str(program), "-V"], capture_output=True, text=True, timeout=DEADLINE_S, check=True
+        ).stderr
+        for program in (STOCK, MEGAPIPE)
+    }
+    assert "--with-megapipe" in said[MEGAPIPE]
+    assert "megapipe" not in said[STOCK]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the configuration's workers run as root")
+def test_answers__the_same_on_epoll(tmp_path: Path) -> None:
+    with (
+        serving(STOCK, tmp_path / "stock", PORTS["stock"]),
+        serving(MEGAPIPE, tmp_path / "megapipe", PORTS["megapipe"], "use epoll;"),
+    ):
+        argv = [sys.executable, str(CLIENT), *(f"127.0.0.1:{port}" for port in PORTS.values())]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = (tmp_path / "megapipe" / "error.log").read_text(errors="replace")
+    assert 'using the "epoll" event method' in log
+    assert "exited on signal" not in log
+
+
+@without_megapipe
+def test_method__falls_back_and_says_why(tmp_path: Path) -> None:
+    assert check(MEGAPIPE, tmp_path, "").returncode == 0
+    log = (tmp_path / "error.log").read_text()
+    assert re.search("not using megapipe: .* no MegaPipe", log), log
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        pytest.param("use megapipe;", '"use megapipe" is not possible', marks=without_megapipe),
+        ("megapipe_batch 0;", 'must be "off" or a number from 1 to 1024'),
+        ("megapipe_batch 2000;", 'must be "off" or a number from 1 to 1024'),
+        ("megapipe_lwsocket maybe;", 'it must be "on" or "off"'),
+    ],
+)
+def test_method__refusals(tmp_path: Path, events: str, said: str) -> None:
+    done = check(MEGAPIPE, tmp_path, events)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+# ---- In the guest --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guest(testbed: Testbed) -> Host:
+    testbed.server.run(["mkdir", "-p", GUEST], timeout=30)
+    for file in (STOCK, MEGAPIPE, SERVER):
+        testbed.server.put(file, f"{GUEST}/{file.name}")
+    return testbed.server
+
+
+def listening(guest: Host, port: int) -> bool:
+    return f":{port:04X} 00000000:0000 0A" in guest.read_text("/proc/net/tcp")
+
+
+@contextmanager
+def serving_in_guest(guest: Host, systems: dict[str, str]) -> Iterator[None]:
+    """`systems`: the text of the events block by system."""
+    servers = []
+    for system, events in systems.items():
+        argv = ["python3", f"{GUEST}/{SERVER.name}", f"{GUEST}/nginx-{system}"]
+        argv += [f"{GUEST}/{system}", str(PORTS[system]), events]
+        servers.append(guest.start(argv, log=Path(os.devnull)))
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while not all(listening(guest, PORTS[system]) for system in systems):
+            assert time.monotonic() < deadline
+        yield
+    finally:
+        for system, server in zip(systems, servers, strict=True):
+            stop = f"kill -TERM $(cat {GUEST}/{system}/nginx.pid)"
+            guest.run(["sh", "-c", stop], timeout=60, check=False)
+            server.wait(60)
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize(
+    "events",
+    ["", "megapipe_batch off;", "megapipe_lwsocket off;"],
+    ids=lambda events: events or "default",
+)
+def test_answers__the_same_on_megapipe(guest: Host, testbed: Testbed, events: str) -> None:
+    address = testbed.server_address
+    complaints(guest)
+    with serving_in_guest(guest, {"stock": "", "megapipe": events}):
+        argv = [sys.executable, str(CLIENT), "--idle", "1000"]
+        argv += [f"{address}:{port}" for port in PORTS.values()]
+        done = testbed.clients[0].run(argv, timeout=1200, check=False)
+        log = guest.read_text(f"{GUEST}/megapipe/error.log")
+    assert done.exit_status == 0, done.stdout + done.stderr
+    assert 'using the "megapipe" event method' in log
+    assert "exited on signal" not in log
+    assert not complaints(guest)
+
+
+@pytest.mark.vm
+def test_reload_and_upgrade__no_request_fails(guest: Host, testbed: Testbed) -> None:
+    folder = f"{GUEST}/megapipe"
+    end_old = f"i=0; until [ -s {folder}/nginx.pid.oldbin ] && [ -s {folder}/nginx.pid ]; do "
+    end_old += "sleep 0.2; i=$((i+1)); [ $i -lt 150 ] || exit 1; done; "
+    end_old += f"kill -QUIT $(cat {folder}/nginx.pid.oldbin)"
+    steps = [f"kill -HUP $(cat {folder}/nginx.pid)"] * 2
+    steps += [f"kill -USR2 $(cat {folder}/nginx.pid)", end_old]
+    steps += [f"kill -USR1 $(cat {folder}/nginx.pid)"]
+    complaints(guest)
+    with serving_in_guest(guest, {"megapipe": ""}):
+        argv = [sys.executable, str(CLIENT), "--load", "25"]
+        argv += [f"{testbed.server_address}:{PORTS['megapipe']}"]
+        client = testbed.clients[0].start(argv, log=Path(os.devnull))
+        for step in steps:
+            time.sleep(3)
+            guest.run(["sh", "-c", step], timeout=60)
+        assert client.wait(120) == 0
+    assert not complaints(guest)
