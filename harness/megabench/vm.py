@@ -22,11 +22,11 @@ from .errors import CommandError, TestbedError, last_lines
 from .facts import machine_facts
 from .guest import READY, console_tail, find_sshd, make_key, write_file, write_guest
 from .host import Host, LocalHost, NamespaceHost, wait_until
+from .knobs import Tuning
 from .namespace import Namespace, hold
 from .ssh import SshHost
 from .state import State
 from .testbed import Testbed, read_address, read_tuning, uninterrupted
-from .knobs import Tuning
 
 TAP = "mb0"
 QEMU = "qemu-system-x86_64"
