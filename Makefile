@@ -24,7 +24,7 @@ MAKEFLAGS += --no-builtin-rules
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test test-apps test-kernel test-unit lint deps venv tree kernel lib apps \
-	memcached nginx load plugin all report clean distclean
+	memcached nginx load generators plugin all report clean distclean
 
 help: ## list the targets
 	@echo 'make TARGET [TESTBED=local] [SCALE=quick|smoke|full] [ONLY=experiment]'
@@ -84,6 +84,10 @@ nginx: lib ## build nginx, untouched and on libmegapipe, build/bin
 
 load: ## build the load generator, build/bin/megabench-load
 	$(SUB) harness/load
+
+generators: load memcached nginx ## hold our load generator against memaslap, wrk and ab (5 minutes)
+	@scripts/packages.sh ensure generators
+	@scripts/generators.py
 
 plugin: ## build the emulator's instruction counter, build/bin/libinsn.so
 	$(SUB) harness/plugin

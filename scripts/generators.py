@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Our load generator beside those that everybody knows, natively on loopback.
 
-    make load memcached nginx; scripts/generators.py [--rounds 15] [--seconds 2] [PAIR...]
+    make generators, or scripts/generators.py [--rounds 15] [--seconds 2] [PAIR...]
 
 The server has one CPU and the generator another, so the server is the limit and a generator that
 does its work well finds the same rate as any other. Runs are short and interleaved, the order
@@ -32,6 +32,8 @@ BIN = Path(__file__).resolve().parents[1] / "build/bin"
 PORT = 9700
 TARGET = f"127.0.0.1:{PORT}"
 CONNECTIONS = "64"
+# memaslap sets 1,024 keys a connection before it counts: few connections, or they weigh too much.
+FEW = "16"
 SERVER_CPU, LOAD_CPU = "0", "1"
 
 MEMASLAP = """\
@@ -111,7 +113,7 @@ def memaslap(seconds: int, folder: Path) -> float:
     config = folder / "memaslap.conf"
     config.write_text(MEMASLAP)
     program = shutil.which("memcaslap") or "memaslap"
-    argv = [program, "-s", TARGET, "-T", "1", "-c", CONNECTIONS, "-w", "1k", "-F", str(config)]
+    argv = [program, "-s", TARGET, "-T", "1", "-c", FEW, "-w", "1k", "-F", str(config)]
     return found(r"TPS: (\d+)", run([*argv, "-t", f"{seconds}s"], seconds))
 
 
@@ -214,12 +216,11 @@ class Pair:
     measure_ours: Callable[[int, Path], float]
 
 
-# As many keys as memaslap sets before it counts.
-MEMCACHED = ["--workload", "memcached", "--size", "1024", "--keys", "65536"]
+MEMCACHED = ["--workload", "memcached", "--size", "1024", "--keys", "1600", "--connections", FEW]
 HTTP = ["--workload", "http", "--trace", "{folder}/small.trace"]
 PAIRS = {
     "memcached": Pair(
-        "memcached, endless connections, 64 B keys, 1 KiB values, 9 gets to 1 set",
+        f"memcached, {FEW} endless connections, 64 B keys, 1 KiB values, 9 gets to 1 set",
         memcached,
         memcached_served,
         "memaslap",
@@ -227,7 +228,7 @@ PAIRS = {
         ours(MEMCACHED),
     ),
     "http-keepalive": Pair(
-        "nginx, keep-alive, 64 B object",
+        f"nginx, {CONNECTIONS} connections, keep-alive, 64 B object",
         nginx,
         nginx_served,
         "wrk",
@@ -235,12 +236,13 @@ PAIRS = {
         ours([*HTTP, "--transactions", "0"]),
     ),
     "http-close": Pair(
-        "nginx, 1 request per connection, 64 B object",
+        f"nginx, {CONNECTIONS} connections, 1 request each, 64 B object",
         nginx,
         nginx_served,
         "ab",
         ab,
-        ours([*HTTP, "--transactions", "1"]),
+        # As ab: the server closes.
+        ours([*HTTP, "--transactions", "1", "--ask-close", "1"]),
     ),
 }
 

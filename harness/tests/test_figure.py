@@ -148,3 +148,11 @@ def test_draw__endless_comes_after_all_that_is_not(tmp_path: Path) -> None:
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "8", "endless"]
     line = figure.draw(one, of(one, "throughput")).axes[0].get_lines()[0]
     assert list(line.get_xdata()) == [1, 8, 16]
+
+
+def test_draw__workloads_by_name(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, ["nginx-throughput"])
+    one = table.make_table(table.load_raw(tmp_path, "local", "nginx-throughput", "quick"))
+    written = texts(figure.draw(one, of(one, "instructions")))
+    assert "synthetic trace" in written
+    assert "yahoo-half" in written

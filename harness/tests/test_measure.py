@@ -210,3 +210,15 @@ def test_trial_commands__an_open_loop_is_shared_by_the_clients() -> None:
     assert [load[load.index("--rate") + 1] for load in loads] == ["250", "250"]
     _, loads = measure.trial_commands(bed, trial, 1, Path("logs"))
     assert "--rate" not in loads[0]
+
+
+def test_trial_commands__a_trace_ends_by_itself(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MEGABENCH_BUILD", str(tmp_path))
+    trial = make_plan([load_experiment("nginx-throughput")], "smoke").trials[0]
+    server, (load,) = measure.trial_commands(FakeBed(), trial, 1, Path("logs"))
+    assert server[0] == "/run/megabench/bin/nginx-stock"
+    assert "--duration" not in load
+    assert load[load.index("--passes") + 1] == "1"
+    file = Path(load[load.index("--trace") + 1])
+    assert file.parent == tmp_path / "traces"
+    assert "synthetic" in file.read_text()
