@@ -270,10 +270,11 @@ def in_use(guest: Host) -> tuple[int, int]:
     return kernel, int(lines["AnonPages"].split()[0]) * 1024
 
 
+@thorough
 @pytest.mark.vm
 def test_memory__of_idle_connections(guest: Host, testbed: Testbed, tmp_path: Path) -> None:
     """In the kernel less than stock's. In the program each has a buffer to wait with."""
-    connections = 10000 if ALL else 2000
+    connections = 10000
     used = {}
     with serving_in(guest, tmp_path, "-c", "20000"):
         for system, port in PORTS.items():
@@ -294,21 +295,6 @@ def test_memory__of_idle_connections(guest: Host, testbed: Testbed, tmp_path: Pa
 
 # ---- Upstream's own tests ----------------------------------------------------
 
-# A minute's worth, of all that the engine touches; make test-apps runs every file.
-FEW = [
-    "binary-get",
-    "bogus-commands",
-    "conn-limits",
-    "idle-timeout",
-    "maxconns",
-    "multiversioning",
-    "noreply",
-    "quit",
-    "shutdown",
-    "stats-conns",
-    "udp",
-    "unixsocket",
-]
 NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 
 
@@ -322,6 +308,7 @@ def prove(guest: Host, system: str, files: list[str]) -> dict[str, str]:
     return dict.fromkeys(files, "failed") | dict(found)
 
 
+@thorough
 @pytest.mark.vm
 def test_upstream__what_passes_on_stock_passes(guest: Host, tmp_path: Path) -> None:
     results = {}
@@ -340,9 +327,7 @@ def test_upstream__what_passes_on_stock_passes(guest: Host, tmp_path: Path) -> N
         library = f"{GUEST}/{system}/t/lib/MemcachedTest.pm"
         guest.run(["sed", "-i", "s/timedrun 600/timedrun 1700/", library], timeout=60)
         guest.run(["chown", "-R", "nobody", f"{GUEST}/{system}"], timeout=60)
-        files = [f"t/{name}.t" for name in FEW]
-        if ALL:
-            files = [f"t/{file.name}" for file in sorted(tree.glob("t/*.t"))]
+        files = [f"t/{file.name}" for file in sorted(tree.glob("t/*.t"))]
         results[system] = prove(guest, system, files)
     stock, megapipe = results["stock"], results["megapipe"]
     print("fails on stock:", [file for file, end in stock.items() if end == "failed"])

@@ -72,6 +72,7 @@ struct io_thread {
     int index;
     bool stop;
     bool full;              /* no more connections for now */
+    bool has_closed;        /* the connection that go_on() drives */
     listener *listeners;
     waiting *waiting, **waiting_end;
     conn *due, **due_end;   /* have something to do, but nothing to wait for */
@@ -214,9 +215,15 @@ static void settle(conn *c) {
         add_due(c);
 }
 
+/* Once closed, "c" may be another thread's already: not to be looked at. */
 static void go_on(conn *c) {
+    io_thread *t = thread_of(c);
+
+    t->has_closed = false;
     do {
         drive_machine(c);
+        if (t->has_closed)
+            return;
     } while (c->io.has_read && (c->state == conn_read ||
                                 c->state == conn_nread ||
                                 c->state == conn_swallow));
@@ -520,6 +527,7 @@ static void megapipe_conn_close(conn *c) {
     if (has_worker(c)) {
         io_thread *t = thread_of(c);
 
+        t->has_closed = true;
         atomic_fetch_sub_explicit(&t->curr_conns, 1, memory_order_relaxed);
         one_less(t);
     }
