@@ -90,8 +90,8 @@ def _serve_pingpong(cell: Cell, bed: Any, argv: list[str], port: int, log: Path)
 def _memcached_server(
     program: str, flags: Sequence[str], cell: Cell, address: str, port: int
 ) -> list[str]:
-    # More connections than the load opens: the harness asks for counters beside it.
-    most = int(cell["connections"]) + 256
+    # Far more than the load opens: a server that lags has not yet seen the end of the last ones.
+    most = 8 * int(cell["connections"]) + 4096
     argv = [program, *flags, "-u", "root", "-U", "0", "-m", "1024", "-b", "65535", "-c", str(most)]
     return [*argv, "-t", str(cell["cores"]), "-l", address, "-p", str(port)]
 

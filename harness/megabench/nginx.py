@@ -77,7 +77,7 @@ def configuration(
     return CONFIGURATION.format(
         cores=cell["cores"],
         folder=folder_of(program),
-        connections=int(cell["connections"]) + 256,
+        connections=8 * int(cell["connections"]) + 4096,
         events=events,
         listen=" ".join(listen),
     )
@@ -122,9 +122,12 @@ class Nginx(Service):
         self.text = text
 
     def __enter__(self) -> "Nginx":
-        write = 'mkdir -p "$0/temp" && cat >"$0/nginx.conf"'
         folder = folder_of(self.argv[0])
-        self.host.run(["sh", "-c", write, folder], timeout=ANSWER_S, input=self.text)
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write(self.text)
+            file.flush()
+            self.host.put(Path(file.name), f"{folder}/nginx.conf", mode=0o644)
+        self.host.run(["mkdir", "-p", f"{folder}/temp"], timeout=ANSWER_S)
         super().__enter__()
         return self
 

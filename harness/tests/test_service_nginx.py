@@ -73,7 +73,7 @@ def test_stock__a_wrong_document_is_found_out(program: str, tmp_path: Path) -> N
 def test_configuration__a_systems_lines_in_their_places() -> None:
     lines = ["events: use megapipe", "listen: reuseport"]
     text = nginx.configuration("/x/bin/nginx-stock", CELL, lines, "198.18.0.2", 9001)
-    assert "events {\n    worker_connections 272;\n    use megapipe;\n}" in text
+    assert "events {\n    worker_connections 4224;\n    use megapipe;\n}" in text
     assert "listen 198.18.0.2:9001 backlog=65535 reuseport;" in text
     assert "root /x/nginx/documents;" in text
     with pytest.raises(HarnessError, match="no part we know"):
