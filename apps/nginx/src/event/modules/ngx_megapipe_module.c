@@ -604,9 +604,11 @@ ngx_megapipe_get(ngx_connection_t *c)
         }
     }
 
-    mc->read_pos = mc->read;
-    mc->read_last = mc->read;
-    mc->read_end = mc->read + NGX_MEGAPIPE_READ;
+    if (mc->read) {
+        mc->read_pos = mc->read;
+        mc->read_last = mc->read;
+        mc->read_end = mc->read + NGX_MEGAPIPE_READ;
+    }
 
     fd = mc->lwsocket ? -c->fd : c->fd;
 
@@ -1103,7 +1105,9 @@ ngx_megapipe_arm_poll(ngx_megapipe_conn_t *mc)
 
     events = 0;
 
-    if (mc->want_read) {
+    /* POLL looks at the state, and an end that was read remains one */
+
+    if (mc->want_read && !rev->eof && !rev->error) {
 
         if (!rev->ready) {
             events |= EPOLLIN|EPOLLRDHUP;
