@@ -40,8 +40,6 @@ struct worker {
 	int cpu;
 	int listener;			/* shared by all, or one of its own */
 	int stop_fd;			/* readable once the server is to end */
-	_Atomic bool stop;		/* the same, for those that cannot poll */
-	_Atomic bool ended;
 	int error;			/* of open(): -errno */
 	void *state;			/* the interface's own */
 };
@@ -59,7 +57,7 @@ struct api {
 	 */
 	int (*open)(struct worker *w);
 
-	/* Serve until w->stop, or until w->stop_fd is readable. */
+	/* Serve until w->stop_fd is readable. */
 	void (*run)(struct worker *w);
 
 	/* Main asks: put into the counters what is counted elsewhere. Or NULL. */

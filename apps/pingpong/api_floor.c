@@ -62,8 +62,8 @@ static void floor_run(struct worker *w)
 {
 	struct pollfd stop = { .fd = w->stop_fd, .events = POLLIN };
 
-	while (!atomic_load(&w->stop))
-		poll(&stop, 1, -1);
+	while (poll(&stop, 1, -1) != 1)
+		;
 }
 
 static void floor_refresh(struct worker *w)

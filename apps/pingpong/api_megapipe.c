@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 typedef mp_handle io_handle;
@@ -67,6 +68,12 @@ static inline int io_close(struct io *io, io_handle handle)
 	return mp_close(handle);
 }
 
+static int io_wait(struct io *io, io_handle handle)
+{
+	(void)io;
+	return mp_poll(handle, EPOLLIN);
+}
+
 static int io_flush(struct io *io)
 {
 	return mp_flush(io->channel);
@@ -89,13 +96,17 @@ static int io_stats(struct io *io, uint64_t *foreign, uint64_t *dispatches)
 static void megapipe_run(struct worker *w)
 {
 	struct channel_state *s = w->state;
+	struct mp_channel *channel = s->io.channel;
 	struct mp_event event = { 0 };
+	int64_t wait_us = s->wait_us;
 
-	while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
-		int ret = mp_dispatch(s->io.channel, &event, s->wait_us);
+	for (;;) {
+		int ret = mp_dispatch(channel, &event, wait_us);
 
 		if (ret == 0) {
-			accept_for_ever(w);
+			if (!s->accepting)
+				accept_for_ever(w);
+			wait_us = s->wait_us;
 			continue;
 		}
 		if (ret < 0) {
@@ -107,6 +118,7 @@ static void megapipe_run(struct worker *w)
 		switch (event.cmd) {
 		case MP_ACCEPT:
 			accepted(w, event.result);
+			wait_us = s->wait_us;
 			break;
 		case MP_READ:
 			has_read(w, event.cookie, event.result);
@@ -114,6 +126,8 @@ static void megapipe_run(struct worker *w)
 		case MP_WRITE:
 			has_written(w, event.cookie, event.result);
 			break;
+		case MP_POLL:
+			return;
 		default:
 			count(&w->counters.errors, 1);
 			break;

@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -136,6 +137,15 @@ static inline int io_close(struct io *io, io_handle handle)
 	});
 }
 
+static int io_wait(struct io *io, io_handle handle)
+{
+	return io_push(io, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_POLL,
+		.handle = handle,
+		.aux = EPOLLIN,
+	});
+}
+
 static int io_stats(struct io *io, uint64_t *foreign, uint64_t *dispatches)
 {
 	struct megapipe_stats stats;
@@ -149,27 +159,37 @@ static int io_stats(struct io *io, uint64_t *foreign, uint64_t *dispatches)
 
 #include "megapipe_server.h"
 
-static inline void take(struct worker *w, const struct megapipe_event *event)
+/* Returns false for the last one. */
+static inline bool take(struct worker *w, const struct megapipe_event *event)
 {
 	struct connection *c = (void *)(uintptr_t)event->cookie;
 
-	if (event->op == MEGAPIPE_OP_ACCEPT)
+	switch (event->op) {
+	case MEGAPIPE_OP_ACCEPT:
 		accepted(w, event->res);
-	else if (event->op != MEGAPIPE_OP_READ && event->op != MEGAPIPE_OP_WRITE)
+		break;
+	case MEGAPIPE_OP_READ:
+		if (c->handle == event->handle)	/* or fetched before its close */
+			has_read(w, c, event->res);
+		break;
+	case MEGAPIPE_OP_WRITE:
+		if (c->handle == event->handle)
+			has_written(w, c, event->res);
+		break;
+	case MEGAPIPE_OP_POLL:
+		return false;
+	default:
 		count(&w->counters.errors, 1);
-	else if (c->handle != event->handle)
-		return;			/* fetched before it was closed */
-	else if (event->op == MEGAPIPE_OP_READ)
-		has_read(w, c, event->res);
-	else
-		has_written(w, c, event->res);
+		break;
+	}
+	return true;
 }
 
 static void raw_run(struct worker *w)
 {
 	struct channel_state *s = w->state;
 
-	while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
+	for (;;) {
 		int n = io_run(&s->io, FETCH, 1, s->wait_us * 1000);
 
 		if (n == 0) {
@@ -183,7 +203,8 @@ static void raw_run(struct worker *w)
 			return;
 		}
 		for (int i = 0; i < n; i++)
-			take(w, &s->io.events[i]);
+			if (!take(w, &s->io.events[i]))
+				return;
 	}
 }
 

@@ -7,9 +7,9 @@
  *
  *	struct io, io_handle	a channel; a socket in it
  *	io_open(), io_shut()	the channel
- *	io_listen()		register the listener
+ *	io_listen()		register the listener, or stop_fd
  *	io_name()		register what was accepted
- *	io_accept(), io_read(), io_write(), io_close(), io_flush()
+ *	io_accept(), io_read(), io_write(), io_close(), io_wait(), io_flush()
  *	io_stats()		what the kernel has counted
  *
  * A connection has two buffers, so that the next read goes out together with the
@@ -46,7 +46,7 @@ struct chunk {
 
 struct channel_state {
 	struct io io;
-	io_handle listener;
+	io_handle listener, stop;
 	bool accepting;
 	int64_t wait_us;		/* for completions; for ever if accepting */
 	size_t buffer_bytes;
@@ -214,6 +214,10 @@ static int server_open(struct worker *w)
 	if (!err)
 		err = io_listen(&s->io, w->listener, w, o->partition ? &mask : NULL,
 				&s->listener);
+	if (!err)
+		err = io_listen(&s->io, w->stop_fd, NULL, NULL, &s->stop);
+	if (!err)
+		err = io_wait(&s->io, s->stop);
 	if (err)
 		return err;
 	accept_for_ever(w);

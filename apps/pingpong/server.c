@@ -26,7 +26,6 @@
 #include <unistd.h>
 
 #define EXIT_SKIPPED	77
-#define NUDGE_NS	(10 * 1000 * 1000)
 
 static const struct api *const apis[] = {
 	&api_epoll,
@@ -161,7 +160,6 @@ static void *worker_thread(void *arg)
 	pthread_barrier_wait(&server.opened);
 	if (!w->error)
 		w->api->run(w);
-	atomic_store(&w->ended, true);
 	return NULL;
 }
 
@@ -204,26 +202,14 @@ static void start_workers(void)
 	}
 }
 
-/* Threads that sleep where stop_fd is not seen are woken by a signal. */
 static void stop_workers(void)
 {
-	const struct timespec nudge = { .tv_nsec = NUDGE_NS };
 	const uint64_t one = 1;
 
-	for (unsigned int i = 0; i < server.options.threads; i++)
-		atomic_store(&server.workers[i].stop, true);
 	if (write(server.stop_fd, &one, sizeof(one)) < 0)
 		die(1, "eventfd", errno);
-	for (unsigned int i = 0; i < server.options.threads; i++) {
-		struct worker *w = &server.workers[i];
-
-		/* Again and again: one signal may come just before it sleeps. */
-		while (!atomic_load(&w->ended)) {
-			pthread_kill(w->thread, SIGUSR2);
-			nanosleep(&nudge, NULL);
-		}
-		pthread_join(w->thread, NULL);
-	}
+	for (unsigned int i = 0; i < server.options.threads; i++)
+		pthread_join(server.workers[i].thread, NULL);
 }
 
 static int64_t time_ns(void)
@@ -293,18 +279,10 @@ static void print_counters(const char *event)
 	end_line();
 }
 
-static void ignore(int signal)
-{
-	(void)signal;
-}
-
 /* Blocked in all threads; main alone takes them, one after another. */
 static void set_up_signals(sigset_t *set)
 {
-	struct sigaction nudge = { .sa_handler = ignore };
-
 	signal(SIGPIPE, SIG_IGN);
-	sigaction(SIGUSR2, &nudge, NULL);
 	sigemptyset(set);
 	sigaddset(set, SIGUSR1);
 	sigaddset(set, SIGTERM);

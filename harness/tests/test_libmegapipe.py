@@ -105,21 +105,14 @@ def test_example_is_one_screen() -> None:
 def test_cost() -> None:
     """The ping-pong server through the library: at most 1.15 times the instructions without it.
 
-    Held against the limit: long connections, 64 clients at a time. The other rows are printed, and
-    may only become better: each has a bound a little above what GCC 12 makes of it.
+    With many or few completions a dispatch, on long connections and on such of one transaction.
     """
     table = make("cost")
-    rows = {
-        (int(width), int(transactions)): float(ratio)
-        for width, transactions, ratio in re.findall(
-            r"^ +(\d+) +(\d+) +[\d.]+ +[\d.]+ +([\d.]+)$", table, re.M
-        )
-    }
-    if not rows:
+    ratios = re.findall(r"^ +\d+ +\d+ +[\d.]+ +[\d.]+ +([\d.]+)$", table, re.M)
+    if not ratios:
         pytest.skip("counted on x86-64 only")
-    assert rows[64, 128] <= 1.15, table
-    bounds = {(64, 1): 2.8, (8, 128): 1.3, (8, 8): 1.4, (8, 1): 1.9, (1, 128): 1.7}
-    assert all(rows[load] <= most for load, most in bounds.items()), table
+    assert len(ratios) == 8
+    assert max(map(float, ratios)) <= 1.15, table
 
 
 def test_hot_path_cost() -> None:

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * libmegapipe for programs that count instructions: include this instead of
- * megapipe.h, and mp_read(), mp_write() and mp_dispatch() are inlined where
- * nothing is to be waited for, refused or handed over; for all else they call
+ * megapipe.h, and mp_read(), mp_write(), mp_dispatch() and the mp_register() of an
+ * lwsocket are inlined where nothing is to be waited for, refused or handed over; for all else they call
  * the library, as they do without this header.  They do not look for pointers to
- * channels and events that are NULL (a handle { NULL, 0 } is still -EBADF).
+ * channels, handles and events that are NULL (a handle { NULL, 0 } is still -EBADF).
  *
  * What stands here of the library's insides is part of its binary interface: it
  * changes only together with the number in its soname.
@@ -45,6 +45,8 @@ struct mp_hot_event {
 
 #define MP_HOT_READ	2
 #define MP_HOT_WRITE	5
+#define MP_HOT_COOKIE	12
+#define MP_HOT_LWSOCKET	1		/* bits 30 and 31 of such a socket */
 
 /*
  * What a channel begins with: where the next command goes and the next completion
@@ -65,7 +67,7 @@ extern const uint8_t mp_command_of[256];
  * Nothing is fetched: do it.  Returns how many there are now, 0 or -errno as
  * mp_dispatch(), or MP_HOT_WAIT: call mp_dispatch().
  */
-#define MP_HOT_WAIT	INT_MAX
+#define MP_HOT_WAIT	INT_MIN
 int mp_hot_fetch(struct mp_channel *channel, int64_t timeout_us);
 
 static inline struct mp_hot *mp_hot(struct mp_channel *channel)
@@ -73,16 +75,21 @@ static inline struct mp_hot *mp_hot(struct mp_channel *channel)
 	return (struct mp_hot *)(void *)channel;
 }
 
-/* Whether the fast path may take this one; then it goes to cmd_next. */
-static inline bool mp_hot_room(mp_handle handle, const void *buf, size_t size)
+/* Whether the fast path may take one; then it goes to cmd_next. */
+static inline bool mp_hot_room(struct mp_channel *channel)
+{
+	return mp_hot(channel)->cmd_next < mp_hot(channel)->cmd_limit;
+}
+
+static inline bool mp_hot_transfer(mp_handle handle, const void *buf,
+				   size_t size)
 {
 	return __builtin_expect(handle.id > 0 && buf && size - 1 < INT_MAX &&
-				mp_hot(handle.channel)->cmd_next <
-				mp_hot(handle.channel)->cmd_limit, 1);
+				mp_hot_room(handle.channel), 1);
 }
 
 static inline void mp_hot_push(mp_handle handle, uint8_t op, const void *buf,
-			       size_t size)
+			       const void *cookie, size_t size)
 {
 	struct mp_hot *hot = mp_hot(handle.channel);
 	struct mp_hot_cmd *cmd = hot->cmd_next;
@@ -92,7 +99,7 @@ static inline void mp_hot_push(mp_handle handle, uint8_t op, const void *buf,
 	cmd->resv = 0;
 	cmd->handle = handle.id;
 	cmd->addr = (uintptr_t)buf;
-	cmd->arg = 0;
+	cmd->arg = (uintptr_t)cookie;
 	cmd->len = (uint32_t)size;
 	cmd->aux = 0;
 	hot->cmd_next = cmd + 1;
@@ -114,18 +121,31 @@ static inline void mp_hot_take(struct mp_channel *channel, struct mp_hot *hot,
 
 static inline int mp_inline_read(mp_handle handle, void *buf, size_t size)
 {
-	if (!mp_hot_room(handle, buf, size))
+	if (!mp_hot_transfer(handle, buf, size))
 		return mp_read(handle, buf, size);
-	mp_hot_push(handle, MP_HOT_READ, buf, size);
+	mp_hot_push(handle, MP_HOT_READ, buf, NULL, size);
 	return 0;
 }
 
 static inline int mp_inline_write(mp_handle handle, const void *buf,
 				  size_t size)
 {
-	if (!mp_hot_room(handle, buf, size))
+	if (!mp_hot_transfer(handle, buf, size))
 		return mp_write(handle, buf, size);
-	mp_hot_push(handle, MP_HOT_WRITE, buf, size);
+	mp_hot_push(handle, MP_HOT_WRITE, buf, NULL, size);
+	return 0;
+}
+
+static inline int mp_inline_register(struct mp_channel *channel, int fd,
+				     void *cookie, const cpu_set_t *cpu_mask,
+				     mp_handle *handle)
+{
+	if (!__builtin_expect(fd >> 30 == MP_HOT_LWSOCKET && !cpu_mask &&
+			      mp_hot_room(channel), 1))
+		return mp_register(channel, fd, cookie, cpu_mask, handle);
+	handle->channel = channel;
+	handle->id = fd;
+	mp_hot_push(*handle, MP_HOT_COOKIE, NULL, cookie, 0);
 	return 0;
 }
 
@@ -147,13 +167,14 @@ static inline int mp_inline_dispatch(struct mp_channel *channel,
 {
 	int ret;
 
-	while (__builtin_expect(mp_hot(channel)->ev_next >=
-				mp_hot(channel)->ev_limit, 0)) {
+	if (__builtin_expect(mp_hot(channel)->ev_next >=
+			     mp_hot(channel)->ev_limit, 0)) {
 		ret = mp_hot_fetch(channel, timeout_us);
-		if (ret == MP_HOT_WAIT)
-			return mp_hot_wait(channel, event, timeout_us);
-		if (ret <= 0)
+		if (__builtin_expect(ret <= 0, 0)) {
+			if (ret == MP_HOT_WAIT)
+				return mp_hot_wait(channel, event, timeout_us);
 			return ret;
+		}
 	}
 	mp_hot_take(channel, mp_hot(channel), event);
 	return 1;
@@ -164,6 +185,7 @@ static inline int mp_inline_dispatch(struct mp_channel *channel,
 #endif
 
 #ifndef MP_HOT_NO_MACROS
+#define mp_register	mp_inline_register
 #define mp_read		mp_inline_read
 #define mp_write	mp_inline_write
 #define mp_dispatch	mp_inline_dispatch

@@ -43,7 +43,7 @@ static void channel_put(struct mp_channel *ch)
 	free(ch->aside);
 	pthread_mutex_destroy(&ch->mutex);
 	memset(ch, 0, sizeof(*ch));
-	ch->fd = -1;
+	ch->fd = ch->hot_fd = -1;
 	ch->at = &ch->hot;
 	ch->cmds = ch->at->cmd_next = ch->cmd_flush = &ch->grave;
 
@@ -85,7 +85,7 @@ static void set_batch(struct mp_channel *ch, unsigned int threshold)
 	ch->fetch = threshold == 1 ? 1 : MP_FETCH_MAX;
 	if (ch->fetch > ch->max_dispatch)
 		ch->fetch = ch->max_dispatch;
-	ch->ev_room = ch->at->ev_limit;
+	ch->hot_run.max_events = ch->fetch;
 	ch->at->cmd_limit = ch->cmd_flush - 1;
 }
 
@@ -117,12 +117,14 @@ int mp_create(struct mp_channel **channel)
 	if (!ch->cmds || !ch->events || !ch->aside)
 		goto out_put;
 
-	ch->fd = fd;
+	ch->fd = ch->hot_fd = fd;
 	ch->max_dispatch = info.max_dispatch;
-	ch->at->cmd_next = ch->cmds;
-	ch->run.cmds = mp_address(ch->cmds);
+	ch->at->cmd_next = ch->cmd_seen = ch->cmds;
+	ch->cmd_time = ch->ev_time = 1;	/* seen[] is 0: before all */
 	ch->ev_capacity = MP_FETCH_MAX;
-	ch->at->ev_next = ch->at->ev_limit = ch->events;
+	ch->at->ev_next = ch->at->ev_limit = ch->ev_seen = ch->events;
+	ch->run.cmds = ch->hot_run.cmds = mp_address(ch->cmds);
+	ch->hot_run.events = mp_address(ch->events);
 	set_batch(ch, MP_BATCH_DEFAULT);
 	*channel = ch;
 	return 0;
@@ -182,6 +184,7 @@ int mp_set_shared(struct mp_channel *channel, bool shared)
 		channel->at = &channel->hot;
 	}
 	channel->shared = shared;
+	channel->hot_fd = shared || channel->gone.nr ? -1 : channel->fd;
 	return 0;
 }
 

@@ -7,6 +7,10 @@
  * which may complete as they are run.  The program must not see the latter
  * either: so the id is noted, and completions that come with the batch are
  * looked up before any is handed out.  After that, none of that handle can come.
+ *
+ * Most handles that are given up have neither.  To know without looking through
+ * the buffer and the batch each time, they are gone through once, at the first
+ * such time, and seen[] remembers what was there.
  */
 #include <limits.h>
 #include <signal.h>
@@ -14,9 +18,6 @@
 #include <string.h>
 
 #include "internal.h"
-
-/* To look through so many collected commands costs less than a note. */
-#define FEW_COMMANDS	8
 
 #define SAME(field)							\
 	_Static_assert(offsetof(struct mp_hot_event, field) ==		\
@@ -33,6 +34,8 @@ _Static_assert(sizeof(struct mp_hot_event) == sizeof(struct megapipe_event),
 _Static_assert(sizeof(struct megapipe_dispatch) == 64, "ABI");
 _Static_assert(MP_HOT_READ == MEGAPIPE_OP_READ, "ABI");
 _Static_assert(MP_HOT_WRITE == MEGAPIPE_OP_WRITE, "ABI");
+_Static_assert(MP_HOT_COOKIE == MEGAPIPE_OP_COOKIE, "ABI");
+_Static_assert(MP_HOT_LWSOCKET << 30 == (int)MEGAPIPE_HANDLE_LWSOCKET, "ABI");
 _Static_assert(MP_MORE == MEGAPIPE_EVENT_MORE, "passed on as they are");
 _Static_assert(MP_IS_FD == MEGAPIPE_EVENT_FD, "passed on as they are");
 _Static_assert(MP_TRUNCATED == MEGAPIPE_EVENT_TRUNC, "passed on as they are");
@@ -58,10 +61,14 @@ static inline unsigned int key_of(int id)
 	return (unsigned int)id % MP_GONE_KEYS;
 }
 
-static void clear_notes(struct mp_gone *gone)
+static void clear_notes(struct mp_channel *ch)
 {
+	struct mp_gone *gone = &ch->gone;
+
 	for (; gone->nr; gone->nr--)
 		gone->heads[key_of(gone->records[gone->nr].id)] = 0;
+	if (!ch->shared)
+		ch->hot_fd = ch->fd;
 }
 
 static bool is_noted(const struct mp_gone *gone, int id)
@@ -126,79 +133,72 @@ static inline void take_out(struct mp_channel *ch, struct mp_hot_event *ev,
 			*to++ = *ev;
 	}
 	ch->at->ev_limit = to;
+	if (ch->ev_seen > to)
+		ch->ev_seen = to;
 }
 
 /* The kernel has run commands: forget them, keep those it has left, in order. */
-static void consumed(struct mp_channel *ch, unsigned int nr, unsigned int done)
+static inline void consumed(struct mp_channel *ch,
+			    const struct megapipe_dispatch *run)
 {
-	if (likely(done == nr)) {
-		ch->at->cmd_next = ch->cmds;
+	unsigned int left = run->nr_cmds - run->done_cmds;
+
+	if (unlikely(left))
+		memmove(ch->cmds, ch->cmds + run->done_cmds,
+			left * sizeof(*ch->cmds));
+	ch->at->cmd_next = ch->cmds + left;
+	ch->cmd_seen = ch->cmds;
+	ch->cmd_time++;
+	if (likely(!left)) {
 		ch->aside_used = 0;
-		clear_notes(&ch->gone);
-	} else if (done) {
-		memmove(ch->cmds, ch->cmds + done,
-			(nr - done) * sizeof(*ch->cmds));
-		ch->at->cmd_next = ch->cmds + (nr - done);
+		if (unlikely(ch->gone.nr))
+			clear_notes(ch);
 	}
 }
 
+static inline void empty_buffer(struct mp_channel *ch)
+{
+	ch->at->ev_next = ch->at->ev_limit = ch->ev_seen = ch->events;
+}
+
 /*
- * One system call: the collected commands go in, completions come out.
- * Returns how many were fetched.  Commands that the kernel has not consumed stay
- * collected, whatever is returned.
+ * One system call: the collected commands go in, completions come out, until
+ * there are as many as "room" in the buffer.  Returns how many were fetched.
+ * Commands that the kernel has not consumed stay collected, whatever is returned.
  */
-static inline int run(struct mp_channel *ch, unsigned int min_events,
-		      int64_t timeout_ns)
+static inline __attribute__((always_inline)) int
+run(struct mp_channel *ch, size_t room)
 {
 	struct megapipe_dispatch *run = &ch->run;
-	struct mp_hot *at = ch->at;
-	struct mp_hot_event *from;
+	struct mp_hot_event *to;
+	size_t used;
 	int fetched;
 
 	if (unlikely(ch->fd < 0))
 		return -EBADF;
-	if (at->ev_next == at->ev_limit) {
-		at->ev_next = at->ev_limit = ch->events;
-		ch->ev_room = ch->events + ch->fetch;
-	}
-	from = at->ev_limit;
-	run->events = mp_address(from);
-	run->max_events = (uint32_t)(ch->ev_room - from);
-	run->min_events = min_events;
+	if (ch->at->ev_next == ch->at->ev_limit)
+		empty_buffer(ch);
+	to = ch->at->ev_limit;
+	used = (size_t)(to - ch->events);
+	room = room > used ? room - used : 0;
+	run->events = mp_address(to);
+	run->max_events = (uint32_t)(room < ch->max_dispatch ?
+				     room : ch->max_dispatch);
 	run->nr_cmds = mp_collected(ch);
 	run->done_cmds = 0;
-	run->timeout_ns = timeout_ns;
 
 	fetched = mp_sys_ioctl(ch->fd, MEGAPIPE_IOC_DISPATCH, run);
-	if (likely(fetched > 0)) {
-		at->ev_limit = from + fetched;
+	if (fetched > 0) {
+		ch->at->ev_limit = to + fetched;
 		if (unlikely(ch->gone.nr))
-			take_out(ch, from, 0);
+			take_out(ch, to, 0);
 	}
-	consumed(ch, run->nr_cmds, run->done_cmds);
+	consumed(ch, run);
 	return fetched;
 }
 
-int mp_run(struct mp_channel *ch)
-{
-	return run(ch, 0, 0);
-}
-
-/* With another signal mask while it waits */
-static int run_masked(struct mp_channel *ch, unsigned int min_events,
-		      int64_t timeout_ns, const sigset_t *sigmask)
-{
-	int ret;
-
-	ch->run.sigmask = mp_address(sigmask);
-	ch->run.sigsetsize = sigmask ? (NSIG - 1) / 8 : 0;
-	ret = run(ch, min_events, timeout_ns);
-	ch->run.sigmask = ch->run.sigsetsize = 0;
-	return ret;
-}
-
 /* Make room for nr more completions behind those in the buffer. */
-int mp_make_room(struct mp_channel *ch, size_t nr)
+static int make_room(struct mp_channel *ch, size_t nr)
 {
 	size_t used = (size_t)(ch->at->ev_limit - ch->at->ev_next);
 	struct mp_hot_event *events;
@@ -211,41 +211,92 @@ int mp_make_room(struct mp_channel *ch, size_t nr)
 			ch->ev_capacity = used + nr;
 		}
 	}
-	ch->at->ev_next = ch->events;
-	ch->at->ev_limit = ch->events + used;
-	ch->ev_room = ch->events + ch->ev_capacity;
+	empty_buffer(ch);
+	ch->at->ev_limit += used;
+	ch->hot_run.events = mp_address(ch->events);
 	return ch->ev_capacity < used + nr ? -ENOMEM : 0;
 }
 
-static bool is_collected(const struct mp_channel *ch, int id)
+/*
+ * Hand commands over until the last one collected is before 'below'.  A batch
+ * stops early when a command failed and the buffer had no room for saying so:
+ * then room is made, enough for all that are left to fail.
+ */
+int mp_drain(struct mp_channel *ch, const struct mp_hot_cmd *below)
 {
-	const struct mp_hot_cmd *cmd;
+	const struct mp_hot_cmd *before;
+	bool roomy = false;
+	int ret;
 
-	if (mp_collected(ch) > FEW_COMMANDS)
-		return true;	/* for all we know */
-	for (cmd = ch->cmds; cmd < ch->at->cmd_next; cmd++)
-		if (cmd->handle == id)
-			return true;
-	return false;
+	while (ch->at->cmd_next >= below) {
+		before = ch->at->cmd_next;
+		ret = run(ch, roomy ? ch->ev_capacity : ch->fetch);
+		if (ret < 0)
+			return ret;
+		if (likely(ch->at->cmd_next < below))
+			break;
+		if (roomy && ch->at->cmd_next == before)
+			return -EPROTO;		/* consumes nothing */
+		ret = make_room(ch, mp_collected(ch));
+		if (ret)
+			return ret;
+		roomy = true;
+	}
+	return 0;
+}
+
+/* See what the buffer has, from the next completion on. */
+static void see_fetched(struct mp_channel *ch)
+{
+	struct mp_hot_event *ev = ch->ev_seen, *end = ch->at->ev_limit;
+	uint32_t time;
+
+	if (ev == ch->events)		/* nothing since it was empty */
+		ch->ev_bias = ch->ev_time - (uint32_t)(uintptr_t)ev;
+	if (ev < ch->at->ev_next)
+		ev = ch->at->ev_next;
+	for (time = mp_ev_time(ch, ev); ev != end; time += sizeof(*ev))
+		ch->seen[mp_seen_key(ev++->handle)].fetched = time;
+	ch->ev_seen = end;
+	ch->ev_time = time;
+}
+
+static void see_collected(struct mp_channel *ch)
+{
+	struct mp_hot_cmd *cmd = ch->cmd_seen, *end = ch->at->cmd_next;
+
+	for (; cmd != end; cmd++)
+		ch->seen[mp_seen_key(cmd->handle)].collected = ch->cmd_time;
+	ch->cmd_seen = end;
+}
+
+void mp_see(struct mp_channel *ch)
+{
+	if (ch->at->ev_next != ch->at->ev_limit)
+		see_fetched(ch);
+	see_collected(ch);
 }
 
 /* The handle is given up: nothing more of it is to be handed out. */
 int mp_forget(struct mp_channel *ch, int id)
 {
+	const struct mp_seen *seen = &ch->seen[mp_seen_key(id)];
 	struct mp_gone *gone = &ch->gone;
 	int ret;
 
-	if (ch->at->ev_next != ch->at->ev_limit)
+	mp_see(ch);
+	if (mp_is_fetched(ch, ch->at, seen))
 		take_out(ch, ch->at->ev_next, id);
-	if (!is_collected(ch, id))
+	if (!mp_is_collected(ch, seen))
 		return 0;
 	if (unlikely(gone->nr == MP_GONE_MAX)) {
 		ret = mp_drain(ch, ch->cmds + 1);
 		if (ret)
 			return ret;
 		take_out(ch, ch->at->ev_next, id);
-			return 0;
+		return 0;
 	}
+	ch->hot_fd = -1;		/* let mp_hot_fetch() know */
 	gone->nr++;
 	gone->records[gone->nr].id = id;
 	gone->records[gone->nr].next = gone->heads[key_of(id)];
@@ -319,7 +370,7 @@ dispatch_shared(struct mp_channel *ch, struct mp_event *events,
 		ret = (int)hand_out(ch, events, max);
 		if (ret)
 			break;
-		ret = mp_run(ch);
+		ret = run(ch, ch->fetch);
 		if (ret > 0)
 			continue;
 		if (ret < 0 || !timeout_us)
@@ -335,20 +386,68 @@ dispatch_shared(struct mp_channel *ch, struct mp_event *events,
 }
 
 /*
- * Nothing is fetched: ask the kernel.  A system call may bring only what is taken
- * out at once; then it is the next one's turn.
+ * Wait for completions, until there is one to be handed out: a system call may
+ * bring only what is taken out at once.
  */
-int mp_hot_fetch(struct mp_channel *channel, int64_t timeout_us)
+static int fetch(struct mp_channel *ch, int64_t timeout_us,
+		 const sigset_t *sigmask)
 {
 	int ret;
 
-	if (unlikely(channel->shared))
+	ch->run.min_events = timeout_us != 0;
+	ch->run.timeout_ns = wait_ns(timeout_us);
+	ch->run.sigmask = mp_address(sigmask);
+	ch->run.sigsetsize = sigmask ? (NSIG - 1) / 8 : 0;
+	do
+		ret = run(ch, ch->fetch);
+	while (ret > 0 && ch->hot.ev_next == ch->hot.ev_limit);
+	ch->run.min_events = 0;
+	ch->run.sigmask = ch->run.sigsetsize = 0;
+	return ret;
+}
+
+static __attribute__((noinline)) int fetch_slow(struct mp_channel *ch,
+						int64_t timeout_us)
+{
+	if (ch->shared)
 		return MP_HOT_WAIT;
-	do {
-		ret = run(channel, timeout_us != 0, wait_ns(timeout_us));
-		if (unlikely(ret <= 0))
-			return ret;
-	} while (unlikely(channel->hot.ev_next == channel->hot.ev_limit));
+	ch->hot_timeout_us = timeout_us;
+	ch->hot_run.timeout_ns = wait_ns(timeout_us);
+	ch->hot_run.min_events = timeout_us != 0;
+	return fetch(ch, timeout_us, NULL);
+}
+
+/* The dispatch of mp_hot_fetch() was not all that simple. */
+static __attribute__((noinline)) int settle(struct mp_channel *ch, int ret)
+{
+	empty_buffer(ch);
+	if (ret > 0)
+		ch->hot.ev_limit = ch->events + ret;
+	consumed(ch, &ch->hot_run);
+	return ret;
+}
+
+/*
+ * Nothing is fetched: ask the kernel.  Mostly that is one system call whose
+ * argument is the same as last time but for the number of commands.
+ */
+int mp_hot_fetch(struct mp_channel *ch, int64_t timeout_us)
+{
+	struct megapipe_dispatch *run = &ch->hot_run;
+	int ret;
+
+	if (unlikely(ch->hot_fd < 0 || timeout_us != ch->hot_timeout_us))
+		return fetch_slow(ch, timeout_us);
+	run->nr_cmds = (uint32_t)(ch->hot.cmd_next - ch->cmds);
+	run->done_cmds = 0;
+	ret = mp_sys_ioctl(ch->hot_fd, MEGAPIPE_IOC_DISPATCH, run);
+	if (unlikely(ret <= 0 || run->done_cmds != run->nr_cmds))
+		return settle(ch, ret);
+	ch->hot.cmd_next = ch->cmd_seen = ch->cmds;
+	ch->cmd_time++;
+	ch->aside_used = 0;
+	ch->hot.ev_next = ch->ev_seen = ch->events;
+	ch->hot.ev_limit = ch->events + (unsigned int)ret;
 	return ret;
 }
 
@@ -389,9 +488,8 @@ int mp_dispatch_batch(struct mp_channel *channel, struct mp_event *events,
 	if (unlikely(channel->shared))
 		return dispatch_shared(channel, events, max, timeout_us,
 				       sigmask);
-	while (channel->hot.ev_next == channel->hot.ev_limit) {
-		ret = run_masked(channel, timeout_us != 0, wait_ns(timeout_us),
-				 sigmask);
+	if (channel->hot.ev_next == channel->hot.ev_limit) {
+		ret = fetch(channel, timeout_us, sigmask);
 		if (ret <= 0)
 			return ret;
 	}

@@ -24,6 +24,8 @@
 #define MP_IOV_MAX	1024	/* the kernel's UIO_MAXIOV */
 #define MP_ASIDE_BYTES	(MP_IOV_MAX * sizeof(struct iovec))
 #define MP_DEVICE	"/dev/megapipe"
+#define MP_SEEN_KEYS	2048	/* a power of 2 */
+#define MP_FEW		4
 #define MP_GONE_KEYS	256	/* a power of 2 */
 #define MP_GONE_MAX	255	/* so that an index fits in a byte */
 
@@ -38,6 +40,15 @@ struct mp_gone {
 		int id;
 		uint8_t next;
 	} records[MP_GONE_MAX + 1];
+};
+
+/*
+ * Where the handles whose ids end in the same bits were seen last: when their
+ * last completion was fetched, and when they last had a command in the batch.
+ */
+struct mp_seen {
+	uint32_t fetched;
+	uint32_t collected;
 };
 
 struct mp_channel {
@@ -58,9 +69,24 @@ struct mp_channel {
 
 	/* Fetched completions: at->ev_next to at->ev_limit are to be handed out. */
 	struct mp_hot_event *events;
-	struct mp_hot_event *ev_room;	/* fetch up to here */
 	size_t ev_capacity;
 
+	/*
+	 * How much of both is in seen[], and the time there: of the batch; of the
+	 * completions, each one's being the sum of its address and ev_bias.
+	 */
+	struct mp_hot_cmd *cmd_seen;
+	struct mp_hot_event *ev_seen;
+	uint32_t cmd_time;
+	uint32_t ev_time;		/* after all in seen[] */
+	uint32_t ev_bias;
+
+	/* What mp_hot_fetch() needs, made before */
+	int hot_fd;			/* -1: there is more to it */
+	int64_t hot_timeout_us;
+	struct megapipe_dispatch hot_run;
+
+	struct megapipe_dispatch run;	/* of any other dispatch */
 	bool shared;			/* see mp_set_shared() */
 	int fd;				/* -1: destroyed */
 	unsigned int fetch;		/* completions to fetch at once */
@@ -71,8 +97,8 @@ struct mp_channel {
 	unsigned char *aside;
 
 	struct mp_gone gone;		/* see dispatch.c */
+	struct mp_seen seen[MP_SEEN_KEYS];
 	struct mp_hot apart;
-	struct megapipe_dispatch run;	/* the argument of the system call */
 	pthread_mutex_t mutex;		/* of all of it, if it is shared */
 	struct mp_hot_cmd grave;	/* takes requests after mp_destroy() */
 	struct mp_channel *next_free;
@@ -92,14 +118,10 @@ int64_t mp_sys_now_ns(void);
 
 int mp_open_device(struct megapipe_info *info);
 
-/* ---- request.c --------------------------------------------------------- */
-
-int mp_drain(struct mp_channel *ch, const struct mp_hot_cmd *below);
-
 /* ---- dispatch.c -------------------------------------------------------- */
 
-int mp_run(struct mp_channel *ch);
-int mp_make_room(struct mp_channel *ch, size_t nr);
+int mp_drain(struct mp_channel *ch, const struct mp_hot_cmd *below);
+void mp_see(struct mp_channel *ch);
 int mp_forget(struct mp_channel *ch, int id);
 void mp_disown(struct mp_channel *ch, const struct mp_hot_event *ev);
 
@@ -126,9 +148,57 @@ static inline uint64_t mp_address(const void *p)
 	return (uintptr_t)p;
 }
 
-static inline unsigned int mp_gone_key(int id)
+static inline size_t mp_seen_key(int id)
 {
-	return (unsigned int)id % MP_GONE_KEYS;
+	return (unsigned int)id % MP_SEEN_KEYS;
+}
+
+static inline uint32_t mp_ev_time(const struct mp_channel *ch,
+				  const struct mp_hot_event *ev)
+{
+	return (uint32_t)(uintptr_t)ev + ch->ev_bias;
+}
+
+/*
+ * Has the buffer a completion of such a handle?  Has the batch a command of it?
+ * Both may be true without need: ids share keys.
+ */
+static inline bool mp_is_fetched(const struct mp_channel *ch,
+				 const struct mp_hot *at,
+				 const struct mp_seen *seen)
+{
+	return (int32_t)(seen->fetched - mp_ev_time(ch, at->ev_next)) >= 0;
+}
+
+static inline bool mp_is_collected(const struct mp_channel *ch,
+				   const struct mp_seen *seen)
+{
+	return seen->collected == ch->cmd_time;
+}
+
+/* Where few are left in the buffer, to look is as good as to have seen. */
+static inline bool mp_is_among_few(const struct mp_hot *hot, int id)
+{
+	const struct mp_hot_event *ev = hot->ev_next;
+
+	if (hot->ev_limit - ev > MP_FEW)
+		return true;
+	for (; ev != hot->ev_limit; ev++)
+		if (ev->handle == id)
+			return true;
+	return false;
+}
+
+/* Nothing of the handle is in the buffer or the batch, as far as is known. */
+static inline bool mp_is_idle(const struct mp_channel *ch, int id)
+{
+	const struct mp_seen *seen = &ch->seen[mp_seen_key(id)];
+	const struct mp_hot *hot = &ch->hot;
+
+	if (unlikely(ch->ev_seen != hot->ev_limit ?
+		     mp_is_among_few(hot, id) : mp_is_fetched(ch, hot, seen)))
+		return false;
+	return ch->cmd_seen == hot->cmd_next && !mp_is_collected(ch, seen);
 }
 
 #endif /* MEGAPIPE_INTERNAL_H */

@@ -32,43 +32,14 @@ SAME(aux);
 _Static_assert(sizeof(struct mp_hot_cmd) == sizeof(struct megapipe_cmd), "ABI");
 
 /*
- * Hand commands over until the last one collected is before 'below'.  A batch
- * stops early when a command failed and the buffer had no room for saying so:
- * then room is made, enough for all that are left to fail.
+ * A command has been collected that may fill the batch.  An error means that it
+ * is not taken.
  */
-int mp_drain(struct mp_channel *ch, const struct mp_hot_cmd *below)
-{
-	const struct mp_hot_cmd *before;
-	bool roomy = false;
-	int ret;
-
-	while (ch->at->cmd_next >= below) {
-		before = ch->at->cmd_next;
-		ret = mp_run(ch);
-		if (ret < 0)
-			return ret;
-		if (likely(ch->at->cmd_next < below))
-			break;
-		if (roomy && ch->at->cmd_next == before)
-			return -EPROTO;		/* consumes nothing */
-		ret = mp_make_room(ch, mp_collected(ch));
-		if (ret)
-			return ret;
-		roomy = true;
-	}
-	return 0;
-}
-
-/*
- * Collect a command, of a channel that is nobody else's just now.  An error when
- * the threshold is reached means that this one is not taken.
- */
-static int collect(struct mp_channel *ch, const struct mp_hot_cmd *cmd)
+static int collected(struct mp_channel *ch)
 {
 	int ret;
 
-	*ch->at->cmd_next = *cmd;
-	if (likely(++ch->at->cmd_next < ch->cmd_flush))
+	if (ch->at->cmd_next < ch->cmd_flush)
 		return 0;
 	ret = mp_drain(ch, ch->cmd_flush);
 	if (likely(!ret) || ch->at->cmd_next == ch->cmds)
@@ -77,10 +48,17 @@ static int collect(struct mp_channel *ch, const struct mp_hot_cmd *cmd)
 	return ret;
 }
 
+/* Collect a command, of a channel that is nobody else's just now. */
+static int collect(struct mp_channel *ch, const struct mp_hot_cmd *cmd)
+{
+	*ch->at->cmd_next++ = *cmd;
+	return collected(ch);
+}
+
 /* The fields one by one: a structure would be built on the fast path already. */
 static __attribute__((noinline)) int
-push_slow(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
-	  uint64_t addr, uint64_t arg, uint32_t len, uint32_t aux)
+push_shared(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
+	    uint64_t addr, uint64_t arg, uint32_t len, uint32_t aux)
 {
 	const struct mp_hot_cmd cmd = {
 		.op = op,
@@ -102,15 +80,17 @@ push_slow(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
 static inline int push(mp_handle handle, struct mp_hot_cmd cmd)
 {
 	struct mp_channel *ch = handle.channel;
+	bool full;
 
 	if (unlikely(!ch || handle.id <= 0))
 		return -EBADF;
-	if (unlikely(ch->hot.cmd_next >= ch->hot.cmd_limit))
-		return push_slow(ch, cmd.op, cmd.flags, handle.id, cmd.addr,
-				 cmd.arg, cmd.len, cmd.aux);
+	full = ch->hot.cmd_next >= ch->hot.cmd_limit;
+	if (unlikely(full && !ch->hot.cmd_limit))	/* or destroyed */
+		return push_shared(ch, cmd.op, cmd.flags, handle.id, cmd.addr,
+				   cmd.arg, cmd.len, cmd.aux);
 	cmd.handle = handle.id;
 	*ch->hot.cmd_next++ = cmd;
-	return 0;
+	return unlikely(full) ? collected(ch) : 0;
 }
 
 /*
@@ -207,20 +187,53 @@ int mp_register(struct mp_channel *channel, int fd, void *cookie,
 	return 0;
 }
 
-static int give_up(mp_handle handle, uint8_t op)
+static __attribute__((noinline)) int give_up_slow(struct mp_channel *ch, int id,
+						  uint8_t op)
 {
-	const struct mp_hot_cmd cmd = { .op = op, .handle = handle.id };
-	struct mp_channel *ch = handle.channel;
+	const struct mp_hot_cmd cmd = { .op = op, .handle = id };
 	int ret;
 
-	if (unlikely(!ch || handle.id <= 0))
+	if (ch->fd < 0)
 		return -EBADF;
 	mp_lock(ch);
-	ret = mp_forget(ch, handle.id);
-	if (likely(!ret))
+	ret = mp_forget(ch, id);
+	if (!ret)
 		ret = collect(ch, &cmd);
+	if (!ret)
+		ch->cmd_seen = ch->at->cmd_next;
 	mp_unlock(ch);
 	return ret;
+}
+
+/* Returns false if there is more to it than a command. */
+static inline bool give_up_idle(struct mp_channel *ch, int id, uint8_t op)
+{
+	if (unlikely(ch->hot.cmd_next >= ch->hot.cmd_limit ||
+		     !mp_is_idle(ch, id)))
+		return false;
+	mp_hot_push((mp_handle) { ch, id }, op, NULL, NULL, 0);
+	ch->cmd_seen = ch->hot.cmd_next;
+	return true;
+}
+
+static __attribute__((noinline)) int give_up_unseen(struct mp_channel *ch,
+						    int id, uint8_t op)
+{
+	if (ch->hot.cmd_next < ch->hot.cmd_limit) {
+		mp_see(ch);
+		if (give_up_idle(ch, id, op))
+			return 0;
+	}
+	return give_up_slow(ch, id, op);
+}
+
+static inline int give_up(mp_handle handle, uint8_t op)
+{
+	if (unlikely(!handle.channel || handle.id <= 0))
+		return -EBADF;
+	if (likely(give_up_idle(handle.channel, handle.id, op)))
+		return 0;
+	return give_up_unseen(handle.channel, handle.id, op);
 }
 
 int mp_unregister(mp_handle handle)

@@ -65,6 +65,71 @@ static void same_key__only_its_own(void)
 	mp_destroy(channel);
 }
 
+/* The same, with so many fetched that the library remembers what it saw */
+static void same_key__of_many(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	int id;
+
+	fake_complete(9999, MEGAPIPE_OP_READ, 1);
+	for (id = 1; id <= 20; id++)
+		fake_complete(id << 20 | 5, MEGAPIPE_OP_READ, 1);
+	EXPECT_EQ(next_id(channel), 9999);
+	for (id = 20; id >= 1; id -= 2)
+		mp_close(handle(channel, id << 20 | 5));
+	for (id = 1; id <= 20; id += 2)
+		EXPECT_EQ(next_id(channel), id << 20 | 5);
+	EXPECT_EQ(next_id(channel), 0);
+	mp_destroy(channel);
+}
+
+/* Completions that come, behind those fetched, after a handle was given up */
+static void fetched_later__dropped(void)
+{
+	struct mp_channel *channel = fake_channel(8);
+	int id;
+
+	for (id = 1; id <= 10; id++)
+		fake_complete(id, MEGAPIPE_OP_READ, 1);
+	EXPECT_EQ(next_id(channel), 1);
+	mp_close(handle(channel, 1));
+	fake_complete(1000, MEGAPIPE_OP_READ, 1);
+	fake_complete(3, MEGAPIPE_OP_WRITE, 1);
+	for (id = 2001; id <= 2007; id++)
+		mp_read(handle(channel, id), buf, 1);
+	EXPECT_EQ(fake.nr_calls, 2);
+	mp_close(handle(channel, 3));
+	mp_close(handle(channel, 10));
+	for (id = 2; id <= 9; id++)
+		if (id != 3)
+			EXPECT_EQ(next_id(channel), id);
+	EXPECT_EQ(next_id(channel), 1000);
+	EXPECT_EQ(next_id(channel), 0);
+	mp_destroy(channel);
+}
+
+/*
+ * What was seen of one fetch says nothing about the next: closing what the
+ * first one completed leaves the batch and the buffer of the second alone.
+ */
+static void seen_before__not_now(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	int turn, id;
+
+	for (turn = 0; turn < 300; turn++) {
+		for (id = 1; id <= 16; id++)
+			fake_complete((turn % 7) << 20 | id, MEGAPIPE_OP_READ, 1);
+		for (id = 1; id <= 16; id++) {
+			EXPECT_EQ(next_id(channel), (turn % 7) << 20 | id);
+			mp_close(handle(channel, (turn % 7) << 20 | id));
+		}
+		EXPECT_EQ(next_id(channel), 0);
+	}
+	EXPECT_EQ(fake.nr_ran, 300 * 16);
+	mp_destroy(channel);
+}
+
 /*
  * Using a handle after giving it up is answered, whether completions were
  * waiting at that time or not.
@@ -316,6 +381,9 @@ TEST_MAIN(
 	TEST(unregister__drops_the_fetched),
 	TEST(close__drops_the_fetched),
 	TEST(same_key__only_its_own),
+	TEST(same_key__of_many),
+	TEST(fetched_later__dropped),
+	TEST(seen_before__not_now),
 	TEST(stale_use__answered),
 	TEST(number_reused__not_dropped),
 	TEST(same_batch__dropped),
