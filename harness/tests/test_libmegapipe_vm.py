@@ -96,6 +96,30 @@ def test_info__shows_live_channels(guest: Host) -> None:
         server.kill()
 
 
+def test_tools__first_thread_has_ended(guest: Host) -> None:
+    """megapipe-info and megapipe-top see the channels of a process whose main() has left."""
+    port = 9002
+    for tool in ("megapipe-info", "megapipe-top"):
+        guest.put(ROOT / "build/bin" / tool, f"{GUEST}/{tool}")
+    guest.put(BIN / "libmegapipe" / "porting" / "megapipe", f"{GUEST}/leaves-main")
+    argv = [f"{GUEST}/leaves-main", str(port), "2", "PBL"]
+    server = guest.start(argv, log=Path(os.devnull))
+    try:
+        wait_for_listener(guest, port)
+        deadline = time.monotonic() + 30
+        for look in (["megapipe-info"], ["megapipe-top", "--once", "--delay", "0.1"]):
+            while True:
+                done = guest.run([f"{GUEST}/{look[0]}", *look[1:], "--json"], timeout=60)
+                channels = json.loads(done.stdout)["channels"]
+                found = [one for one in channels if one["command"] == "leaves-main"]
+                if len(found) == 2:
+                    break
+                assert time.monotonic() < deadline, done.stdout
+            assert len({one["fd"] for one in found}) == 2
+    finally:
+        server.kill()
+
+
 def wait_for_listener(guest: Host, port: int) -> None:
     deadline = time.monotonic() + 30
     listening = re.compile(rf"^ *\d+: \w+:{port:04X} \w+:0000 0A", re.M)

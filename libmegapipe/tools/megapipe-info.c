@@ -4,8 +4,8 @@
  * uses it?  For people, and with --json for programs.
  *
  *	/dev/megapipe ------ MEGAPIPE_IOC_INFO: version, commands, limits
- *	/proc/PID/fd/N ----- is it that device?
- *	/proc/PID/fdinfo/N - what the kernel tells of the channel, "key: value"
+ *	/proc/PID/task/TID/fd/N ----- is it that device?
+ *	/proc/PID/task/TID/fdinfo/N - what the kernel tells of it, "key: value"
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -230,28 +230,58 @@ static void read_command(long pid, char *command, int size)
 	fclose(file);
 }
 
-static void show_channels_of(const struct format *format, long pid, dev_t device)
+/* Returns whether the thread has descriptors: one that has ended has none. */
+static bool show_channels_of_thread(const struct format *format, long pid,
+				    const char *task, dev_t device)
 {
-	char path[320], command[64];
+	char path[400], command[64];
 	struct dirent *entry;
 	struct stat status;
+	bool found = false;
 	DIR *dir;
 
-	snprintf(path, sizeof(path), "/proc/%ld/fd", pid);
+	snprintf(path, sizeof(path), "%s/fd", task);
 	dir = opendir(path);
 	while (dir && (entry = readdir(dir))) {
-		snprintf(path, sizeof(path), "/proc/%ld/fd/%s", pid,
-			 entry->d_name);
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		found = true;
+		snprintf(path, sizeof(path), "%s/fd/%s", task, entry->d_name);
 		if (stat(path, &status) || !S_ISCHR(status.st_mode) ||
 		    status.st_rdev != device)
 			continue;
 		read_command(pid, command, sizeof(command));
-		snprintf(path, sizeof(path), "/proc/%ld/fdinfo/%s", pid,
+		snprintf(path, sizeof(path), "%s/fdinfo/%s", task,
 			 entry->d_name);
 		format->channel(pid, command, entry->d_name);
 		show_fields(format, path);
 		format->channel_end();
 		nr_channels++;
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/*
+ * The threads have the same descriptors, so one of them will do; but /proc/PID/fd
+ * is that of the first thread, which may have ended.
+ */
+static void show_channels_of(const struct format *format, long pid, dev_t device)
+{
+	struct dirent *entry;
+	bool found = false;
+	char path[64];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%ld/task", pid);
+	dir = opendir(path);
+	while (dir && !found && (entry = readdir(dir))) {
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%ld/task/%ld", pid,
+			 atol(entry->d_name));
+		found = show_channels_of_thread(format, pid, path, device);
 	}
 	if (dir)
 		closedir(dir);

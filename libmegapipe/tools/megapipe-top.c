@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * megapipe-top: what the channels of this machine do, per second, from the
- * counters that the kernel shows in /proc/PID/fdinfo.
+ * counters that the kernel shows in /proc/PID/task/TID/fdinfo.
  *
  * Only channels of processes that the user may look at are seen: one's own, or
  * with CAP_SYS_PTRACE all.  A descriptor of a channel that was inherited by
@@ -126,46 +126,83 @@ static bool is_number(const char *name)
 	return isdigit((unsigned char)*name);
 }
 
-static void scan_process(struct snapshot *shot, const char *pid)
+static bool is_channel(int fds, const char *name)
 {
-	char path[384], text[4096], target[256];
-	struct sample sample;
+	char target[256];
+	ssize_t n = readlinkat(fds, name, target, sizeof(target) - 1);
+	const char *last;
+
+	if (n < 0)
+		return false;
+	target[n] = 0;
+	last = strrchr(target, '/');
+	return last && !strcmp(last + 1, DEVICE);
+}
+
+static void scan_fd(struct snapshot *shot, const char *pid, const char *task,
+		    const char *fd)
+{
+	struct sample sample = { 0 };
+	char path[512], text[4096];
+
+	snprintf(path, sizeof(path), "%.300s/fdinfo/%.32s", task, fd);
+	if (!slurp(path, text, sizeof(text)) || !parse(text, &sample))
+		return;
+	sample.pid = strtol(pid, NULL, 10);
+	sample.fd = strtol(fd, NULL, 10);
+	snprintf(path, sizeof(path), "/proc/%.32s/comm", pid);
+	if (slurp(path, text, sizeof(text))) {
+		text[strcspn(text, "\n")] = 0;
+		snprintf(sample.command, sizeof(sample.command), "%.16s", text);
+	}
+	add(shot, &sample);
+}
+
+/* Returns whether the thread has descriptors: one that has ended has none. */
+static bool scan_thread(struct snapshot *shot, const char *pid, const char *task)
+{
 	struct dirent *entry;
-	const char *name;
-	ssize_t n;
+	bool found = false;
+	char path[320];
 	DIR *fds;
 
-	snprintf(path, sizeof(path), "/proc/%.32s/fd", pid);
+	snprintf(path, sizeof(path), "%.300s/fd", task);
 	fds = opendir(path);
 	if (!fds)
-		return;		/* not ours to see, or gone */
+		return false;	/* not ours to see, or gone */
 	while ((entry = readdir(fds))) {
 		if (!is_number(entry->d_name))
 			continue;
-		n = readlinkat(dirfd(fds), entry->d_name, target,
-			       sizeof(target) - 1);
-		if (n < 0)
-			continue;
-		target[n] = 0;
-		name = strrchr(target, '/');
-		if (!name || strcmp(name + 1, DEVICE) != 0)
-			continue;
-		snprintf(path, sizeof(path), "/proc/%.32s/fdinfo/%.32s", pid,
-			 entry->d_name);
-		memset(&sample, 0, sizeof(sample));
-		if (!slurp(path, text, sizeof(text)) || !parse(text, &sample))
-			continue;
-		sample.pid = strtol(pid, NULL, 10);
-		sample.fd = strtol(entry->d_name, NULL, 10);
-		snprintf(path, sizeof(path), "/proc/%.32s/comm", pid);
-		if (slurp(path, text, sizeof(text))) {
-			text[strcspn(text, "\n")] = 0;
-			snprintf(sample.command, sizeof(sample.command), "%.16s",
-				 text);
-		}
-		add(shot, &sample);
+		found = true;
+		if (is_channel(dirfd(fds), entry->d_name))
+			scan_fd(shot, pid, task, entry->d_name);
 	}
 	closedir(fds);
+	return found;
+}
+
+/*
+ * The threads have the same descriptors, so one of them will do; but /proc/PID/fd
+ * is that of the first thread, which may have ended.
+ */
+static void scan_process(struct snapshot *shot, const char *pid)
+{
+	struct dirent *entry;
+	bool found = false;
+	char path[300];
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%.32s/task", pid);
+	tasks = opendir(path);
+	while (tasks && !found && (entry = readdir(tasks))) {
+		if (!is_number(entry->d_name))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%.32s/task/%.32s", pid,
+			 entry->d_name);
+		found = scan_thread(shot, pid, path);
+	}
+	if (tasks)
+		closedir(tasks);
 }
 
 /* By number of the channel, and then the process that was first */
@@ -263,12 +300,14 @@ static void print_string(const char *text)
 {
 	putchar('"');
 	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			printf("\\%c", *text);
-		else if ((unsigned char)*text < 0x20)
-			printf("\\u%04x", (unsigned int)*text);
+		unsigned char byte = (unsigned char)*text;
+
+		if (byte == '"' || byte == '\\')
+			printf("\\%c", byte);
+		else if (byte < ' ' || byte > '~')
+			printf("\\u%04x", byte);
 		else
-			putchar(*text);
+			putchar(byte);
 	}
 	putchar('"');
 }
