@@ -261,6 +261,9 @@ def main() -> int:
     subprocess.run(argv, check=True, timeout=300)
     pid, old_pid = folder / "nginx.pid", folder / "nginx.pid.oldbin"
     signal.signal(signal.SIGTERM, lambda *_: os.kill(int(pid.read_text()), signal.SIGTERM))
+    deadline = time.monotonic() + 60  # the daemon writes it after it has gone on by itself
+    while not pid.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
     while pid.exists() or old_pid.exists():
         time.sleep(0.05)
     return 0

@@ -30,9 +30,9 @@ STOCK, MEGAPIPE = BIN / "nginx-stock", BIN / "nginx-megapipe"
 GUEST = "/run/megabench/nginx"
 PORTS = {"stock": 21400, "megapipe": 21420}
 DEADLINE_S = 60.0
-ALL = "TEST_APPS" in os.environ  # make test-apps: longer; otherwise minutes
 
 pytestmark = pytest.mark.skipif(not MEGAPIPE.exists(), reason="not built: make nginx")
+thorough = pytest.mark.skipif("TEST_APPS" not in os.environ, reason="make test-apps")
 without_megapipe = pytest.mark.skipif(
     Path("/dev/megapipe").exists(), reason="this kernel has MegaPipe"
 )
@@ -155,16 +155,17 @@ def serving_in_guest(guest: Host, systems: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.mark.vm
+@thorough
 @pytest.mark.parametrize(
     "events",
-    ["", "megapipe_batch off;", "megapipe_lwsocket off;"] if ALL else [""],
+    ["", "megapipe_batch off;", "megapipe_lwsocket off;"],
     ids=lambda events: events or "default",
 )
 def test_answers__the_same_on_megapipe(guest: Host, testbed: Testbed, events: str) -> None:
     address = testbed.server_address
     complaints(guest)
     with serving_in_guest(guest, {"stock": "", "megapipe": events}):
-        argv = [sys.executable, str(CLIENT), "--idle", "1000" if ALL else "100"]
+        argv = [sys.executable, str(CLIENT), "--idle", "1000"]
         argv += [f"{address}:{port}" for port in PORTS.values()]
         done = testbed.clients[0].run(argv, timeout=1200, check=False)
         log = guest.read_text(f"{GUEST}/megapipe/error.log")
@@ -175,6 +176,7 @@ def test_answers__the_same_on_megapipe(guest: Host, testbed: Testbed, events: st
 
 
 @pytest.mark.vm
+@thorough
 def test_reload_and_upgrade__no_request_fails(guest: Host, testbed: Testbed) -> None:
     folder = f"{GUEST}/megapipe"
     end_old = f"i=0; until [ -s {folder}/nginx.pid.oldbin ] && [ -s {folder}/nginx.pid ]; do "
