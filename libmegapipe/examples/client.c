@@ -6,12 +6,12 @@
  *	gcc -O2 client.c -o client $(pkg-config --cflags --libs libmegapipe)
  *	./client ::1 9000 100
  */
+#include <err.h>
+#include <megapipe.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <megapipe.h>
 
 #define SECOND 1000000
 
@@ -25,12 +25,10 @@ static void start(struct greeting *g, struct mp_channel *channel, long number,
 		  const struct addrinfo *server)
 {
 	int fd = socket(server->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int err = mp_register(channel, fd, g, NULL, &g->handle);
+	int error = mp_register(channel, fd, g, NULL, &g->handle);
 
-	if (err) {
-		fprintf(stderr, "connection %ld: %s\n", number, strerror(-err));
-		exit(1);
-	}
+	if (error)
+		errx(1, "connection %ld: %s", number, strerror(-error));
 	g->size = (size_t)snprintf(g->sent, sizeof(g->sent),
 				   "hello from connection %ld\n", number);
 	mp_connect(g->handle, server->ai_addr, server->ai_addrlen);
@@ -66,21 +64,17 @@ int main(int argc, char **argv)
 	struct mp_channel *channel;
 	char why[MP_EXPLAIN_SIZE];
 	struct mp_event event;
-	int err, ret;
+	int error, ret;
 
-	if (argc != 4 || getaddrinfo(argv[1], argv[2], &hints, &server)) {
-		fprintf(stderr, "usage: %s HOST PORT CONNECTIONS\n", argv[0]);
-		return 2;
-	}
+	if (argc != 4 || getaddrinfo(argv[1], argv[2], &hints, &server))
+		errx(2, "usage: %s HOST PORT CONNECTIONS", argv[0]);
 	number = atol(argv[3]);
 	greetings = calloc((size_t)number, sizeof(*greetings));
 	if (!greetings)
-		return 1;
-	err = mp_create(&channel);
-	if (err) {
-		fprintf(stderr, "%s\n", mp_explain(err, why, sizeof(why)));
-		return 1;
-	}
+		err(1, "%ld connections", number);
+	error = mp_create(&channel);
+	if (error)
+		errx(1, "%s", mp_explain(error, why, sizeof(why)));
 	for (n = 0; n < number; n++)
 		start(&greetings[n], channel, n, server);
 

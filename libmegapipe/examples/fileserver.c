@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * A static file server: GET of HTTP/1.0 for the files below a directory, sent
- * from the page cache to the network without being copied.
+ * A file server: GET of HTTP/1.0 below a directory, by sendfile.  It leaves out
+ * time limits, types, ranges, and files of more than 1 GiB.
  *
  *	gcc -O2 fileserver.c -o fileserver $(pkg-config --cflags --libs libmegapipe)
  *	./fileserver 8000 /srv/www
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <megapipe.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,141 +19,92 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <megapipe.h>
+#define ROOM 4095	/* for a request */
 
 struct connection {
 	mp_handle handle;
 	int file;
-	off_t sent, size;	/* of the file */
-	bool answered;
-	size_t used;		/* of the request */
-	char buf[2048];		/* the request, then the answer's head */
+	size_t size;		/* of the file, until it is sent */
+	size_t used;		/* of the request; more than ROOM: answered */
+	char buf[ROOM + 1];	/* the request, a string; then the answer's head */
 };
-
-static void finish(struct connection *c)
-{
-	mp_close(c->handle);
-	if (c->file >= 0)
-		close(c->file);
-	free(c);
-}
-
-/* No way out of the directory: neither "..", nor a link, nor /proc. */
-static int open_below(const char *path)
-{
-	struct open_how how = {
-		.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
-	};
-
-	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
-}
 
 static void respond(struct connection *c)
 {
-	const char *status = "400 Bad Request", *path = c->buf + 4;
-	char *end = strpbrk(path, " \r\n");
+	struct open_how how = { .flags = O_RDONLY | O_NONBLOCK,	/* no way out: */
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
+	const char *status = "400 Bad Request";
+	char *path = c->buf + 5;
 	struct stat st;
-	int head;
 
-	if (!strncmp(c->buf, "GET /", 5) && end) {
-		*end = '\0';
-		path += strspn(path, "/");
-		c->file = open_below(*path ? path : "index.html");
+	if (!strncmp(c->buf, "GET /", 5) && strstr(path, "\r\n\r\n")) {
+		path[strcspn(path, " \r\n")] = '\0';
+		c->file = (int)syscall(SYS_openat2, AT_FDCWD, *path ? path :
+				       "index.html", &how, sizeof(how));
 		status = "404 Not Found";
-		if (c->file >= 0 && !fstat(c->file, &st) && S_ISREG(st.st_mode)) {
+		if (!fstat(c->file, &st) && S_ISREG(st.st_mode) &&
+		    st.st_size <= 1 << 30) {
 			status = "200 OK";
-			c->size = st.st_size;
+			c->size = (size_t)st.st_size;
 		}
 	}
-	head = snprintf(c->buf, sizeof(c->buf),
-			"HTTP/1.0 %s\r\nContent-Length: %lld\r\n\r\n",
-			status, (long long)c->size);
-	mp_write(c->handle, c->buf, (size_t)head);
-}
-
-/* The head or a part of the file has gone out. */
-static void send_more(struct connection *c)
-{
-	const off_t most = 1 << 30;
-	off_t left = c->size - c->sent;
-
-	if (left)
-		mp_sendfile(c->handle, c->file, c->sent,
-			    (size_t)(left < most ? left : most));
-	else
-		mp_disconnect(c->handle);
-}
-
-/* A part of the request.  What comes after the answer is read and dropped. */
-static void received(struct connection *c, int bytes)
-{
-	c->used = c->answered ? 0 : c->used + (size_t)bytes;
-	c->buf[c->used] = '\0';
-	if (!c->answered &&
-	    (strstr(c->buf, "\r\n\r\n") || c->used == sizeof(c->buf) - 1))
-		respond(c);
-	else
-		mp_read(c->handle, c->buf + c->used,
-			sizeof(c->buf) - 1 - c->used);
+	c->used = ROOM + 1;
+	mp_write(c->handle, c->buf, (size_t)sprintf(c->buf,
+		 "HTTP/1.0 %s\r\nContent-Length: %zu\r\n\r\n", status, c->size));
 }
 
 static void completed(struct connection *c, const struct mp_event *event)
 {
-	if (event->cmd == MP_DISCONNECT && !event->result) {
-		/* To close now would reset it, if the peer has sent more. */
-		c->answered = true;
-		received(c, 0);
-	} else if (event->result <= 0) {
-		finish(c);	/* the peer's end of file, or an error */
-	} else if (event->cmd == MP_READ) {
-		received(c, event->result);
+	if (event->result < 0 || (!event->result && event->cmd != MP_DISCONNECT)) {
+		mp_close(c->handle);	/* the peer's end of file, or an error */
+		close(c->file);
+		free(c);
+	} else if (event->cmd == MP_READ && c->used <= ROOM) {
+		c->used += (size_t)event->result;
+		if (c->used == ROOM || strstr(c->buf, "\r\n\r\n"))
+			respond(c);
+		else
+			mp_read(c->handle, c->buf + c->used, ROOM - c->used);
+	} else if (event->cmd == MP_READ || event->cmd == MP_DISCONNECT) {
+		/* To close with something unread would reset the connection. */
+		mp_read(c->handle, c->buf, ROOM);
+	} else if (c->size) {
+		mp_sendfile(c->handle, c->file, 0, c->size);
+		c->size = 0;
 	} else {
-		c->sent += event->cmd == MP_SENDFILE ? event->result : 0;
-		send_more(c);
+		mp_disconnect(c->handle);
 	}
-}
-
-static void accepted(struct mp_channel *channel, int lwsocket)
-{
-	struct connection *c = calloc(1, sizeof(*c));
-
-	if (!c)
-		exit(1);
-	c->file = -1;
-	mp_register(channel, lwsocket, c, NULL, &c->handle);
-	received(c, 0);
 }
 
 int main(int argc, char **argv)
 {
 	struct sockaddr_in6 any = { .sin6_family = AF_INET6 };
-	int listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	char why[MP_EXPLAIN_SIZE];
+	int one = 1, listener = socket(AF_INET6, SOCK_STREAM, 0);
 	struct mp_channel *channel;
 	struct mp_event event;
+	struct connection *c;
 	mp_handle handle;
-	int err = mp_create(&channel);
 
-	if (err) {
-		fprintf(stderr, "%s\n", mp_explain(err, why, sizeof(why)));
-		return 1;
-	}
-	any.sin6_port = htons((uint16_t)(argc == 3 ? atoi(argv[1]) : 0));
-	if (!any.sin6_port || chdir(argv[2]) ||
-	    bind(listener, (struct sockaddr *)&any, sizeof(any)) ||
-	    listen(listener, 4096) ||
-	    mp_register(channel, listener, NULL, NULL, &handle)) {
-		fprintf(stderr, "usage: %s PORT DIRECTORY (%m)\n", argv[0]);
-		return 2;
-	}
+	any.sin6_port = htons((uint16_t)atoi(argc == 3 ? argv[1] : "0"));
+	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (argc != 3 || bind(listener, (struct sockaddr *)&any, sizeof(any)) ||
+	    listen(listener, 4096) || chdir(argv[2]))
+		err(2, "usage: %s PORT DIRECTORY", argv[0]);
+	if (mp_create(&channel) ||
+	    mp_register(channel, listener, NULL, NULL, &handle))
+		errx(1, "MegaPipe cannot be used here: megapipe-info says why");
 	mp_accept(handle, MP_FOREVER, true);
-	while (mp_dispatch(channel, &event, -1) == 1 &&
-	       (event.cmd != MP_ACCEPT || event.result >= 0)) {
-		if (event.cmd == MP_ACCEPT)
-			accepted(channel, event.result);
-		else
+	while (mp_dispatch(channel, &event, -1) == 1) {
+		if (event.cookie) {
 			completed(event.cookie, &event);
+			continue;
+		}
+		c = calloc(1, sizeof(*c));
+		if (!c || event.result < 0 ||
+		    mp_register(channel, event.result, c, NULL, &c->handle))
+			errx(1, "no room for a connection");
+		c->file = -1;
+		mp_read(c->handle, c->buf, ROOM);
 	}
 	return 1;
 }

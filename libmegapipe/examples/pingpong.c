@@ -7,15 +7,12 @@
  *	./pingpong 9000 4
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include <err.h>
+#include <megapipe.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <megapipe.h>
 
 struct connection {
 	mp_handle handle;
@@ -24,64 +21,55 @@ struct connection {
 
 static int listener;
 
-static void die(const char *what, int err)
-{
-	fprintf(stderr, "%s: %s\n", what, strerror(-err));
-	exit(1);
-}
-
 static void accepted(struct mp_channel *channel, int lwsocket)
 {
 	struct connection *c = malloc(sizeof(*c));
 
-	if (!c)
-		exit(1);
-	mp_register(channel, lwsocket, c, NULL, &c->handle);
+	if (!c || lwsocket < 0 ||
+	    mp_register(channel, lwsocket, c, NULL, &c->handle))
+		errx(1, "no room for a connection");
 	mp_read(c->handle, c->buf, sizeof(c->buf));
 }
 
-static void finished(struct connection *c)
+/* Answer what was read; when the answer is written, read on. */
+static void completed(struct connection *c, const struct mp_event *event)
 {
-	mp_close(c->handle);
-	free(c);
+	if (event->result <= 0) {
+		mp_close(c->handle);	/* the peer's end of file, or an error */
+		free(c);
+	} else if (event->cmd == MP_READ) {
+		mp_write(c->handle, c->buf, (size_t)event->result);
+	} else {
+		mp_read(c->handle, c->buf, sizeof(c->buf));
+	}
 }
 
 static void *serve(void *arg)
 {
+	char why[MP_EXPLAIN_SIZE];
 	struct mp_channel *channel;
 	struct mp_event event;
 	mp_handle handle;
 	cpu_set_t cpu;
-	int err;
+	int error;
 
 	CPU_ZERO(&cpu);
 	CPU_SET((unsigned long)arg, &cpu);
 	pthread_setaffinity_np(pthread_self(), sizeof(cpu), &cpu);
 
-	err = mp_create(&channel);
-	if (err)
-		die("no MegaPipe in this kernel", err);
-	err = mp_register(channel, listener, NULL, &cpu, &handle);
-	if (err)
-		die("cannot register the listening socket", err);
+	error = mp_create(&channel);
+	if (error)
+		errx(1, "%s", mp_explain(error, why, sizeof(why)));
+	if (mp_register(channel, listener, NULL, &cpu, &handle))
+		errx(1, "cannot register the listening socket");
 	mp_accept(handle, MP_FOREVER, true);
-
-	while ((err = mp_dispatch(channel, &event, -1)) == 1) {
-		struct connection *c = event.cookie;
-
-		if (event.cmd == MP_ACCEPT && event.result >= 0)
+	while (mp_dispatch(channel, &event, -1) == 1) {
+		if (event.cmd == MP_ACCEPT)
 			accepted(channel, event.result);
-		else if (event.cmd == MP_ACCEPT)
-			die("accept", event.result);
-		else if (event.result <= 0)
-			finished(c);
-		else if (event.cmd == MP_READ)
-			mp_write(c->handle, c->buf, (size_t)event.result);
 		else
-			mp_read(c->handle, c->buf, sizeof(c->buf));
+			completed(event.cookie, &event);
 	}
-	die("dispatch", err);
-	return NULL;
+	errx(1, "no completions any more");
 }
 
 int main(int argc, char **argv)
@@ -91,10 +79,8 @@ int main(int argc, char **argv)
 	int one = 1;
 	pthread_t thread;
 
-	if (argc != 3) {
-		fprintf(stderr, "usage: %s PORT THREADS\n", argv[0]);
-		return 2;
-	}
+	if (argc != 3)
+		errx(2, "usage: %s PORT THREADS", argv[0]);
 	any.sin6_port = htons((uint16_t)atoi(argv[1]));
 	threads = strtoul(argv[2], NULL, 10);
 
@@ -102,12 +88,9 @@ int main(int argc, char **argv)
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (bind(listener, (struct sockaddr *)&any, sizeof(any)) ||
-	    listen(listener, 4096)) {
-		perror("cannot listen");
-		return 1;
-	}
+	    listen(listener, 4096))
+		err(1, "cannot listen");
 	for (cpu = 0; cpu < threads; cpu++)
 		pthread_create(&thread, NULL, serve, (void *)cpu);
-	for (;;)
-		pause();
+	pthread_exit(NULL);
 }
