@@ -104,13 +104,16 @@ void mp_disown(struct mp_channel *ch, const struct mp_hot_event *ev)
 		mp_sys_close(ev->res);
 }
 
-/* -EBADF is the answer to the use of a stale handle: that is to be seen. */
+/*
+ * The answer to the use of a stale handle is to be seen: -EBADF without a cookie.
+ * With one, it is about the file of an mp_sendfile().
+ */
 static inline bool is_gone(const struct mp_channel *ch,
 			   const struct mp_hot_event *ev, int id)
 {
 	return unlikely(id ? ev->handle == id :
 			     is_noted(&ch->gone, ev->handle)) &&
-	       ev->res != -EBADF;
+	       (ev->res != -EBADF || ev->cookie);
 }
 
 /*

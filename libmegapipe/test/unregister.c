@@ -3,6 +3,7 @@
  * A handle given up: what was fetched for it and not handed out is dropped,
  * and nothing else is.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,6 +157,25 @@ static void stale_use__answered(void)
 	EXPECT_EQ(event.handle.id, 2);
 	EXPECT_EQ(event.cmd, MP_READ);
 	EXPECT_EQ(event.result, -9);
+	EXPECT_EQ(next_id(channel), 0);
+	mp_destroy(channel);
+}
+
+/* -EBADF also says that there is no such file to be sent; that goes. */
+static void no_such_file__dropped(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+
+	fake_complete(1, MEGAPIPE_OP_READ, 1);
+	fake_complete(2, MEGAPIPE_OP_SENDFILE, -EBADF);
+	EXPECT_EQ(next_id(channel), 1);
+	mp_close(handle(channel, 2));
+	EXPECT_EQ(next_id(channel), 0);
+
+	fake.keep = true;
+	mp_sendfile(handle(channel, 3), 99, 0, 1);
+	mp_close(handle(channel, 3));
+	fake_complete(3, MEGAPIPE_OP_SENDFILE, -EBADF);
 	EXPECT_EQ(next_id(channel), 0);
 	mp_destroy(channel);
 }
@@ -385,6 +405,7 @@ TEST_MAIN(
 	TEST(fetched_later__dropped),
 	TEST(seen_before__not_now),
 	TEST(stale_use__answered),
+	TEST(no_such_file__dropped),
 	TEST(number_reused__not_dropped),
 	TEST(same_batch__dropped),
 	TEST(same_batch__in_two_parts),
