@@ -34,7 +34,9 @@ def _library() -> None:
     make("-j2", "tests")
 
 
-@pytest.mark.parametrize("name", [*(f"test/{name}" for name in TESTS), "test-tsan/shared"])
+@pytest.mark.parametrize(
+    "name", [*(f"test/{name}" for name in TESTS), "test-tsan/create", "test-tsan/shared"]
+)
 def test_simulated(name: str) -> None:
     """Each program is one behaviour; its lines say which case failed."""
     done = subprocess.run(

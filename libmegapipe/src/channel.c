@@ -6,25 +6,45 @@
  * mp_destroy() would follow a pointer to freed memory.  Therefore the memory
  * of a channel stays a channel's: it waits on a free list for the next
  * mp_create(), and until then answers every request with -EBADF.
+ *
+ * The list has no lock, which a child that is forked meanwhile would find taken
+ * for ever.  Channels are taken off all at once, so that none can have come back
+ * under another's feet.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
 
-static pthread_mutex_t free_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct mp_channel *free_channels;
+static _Atomic(struct mp_channel *) free_channels;
+
+static void free_list_put(struct mp_channel *first, struct mp_channel *last)
+{
+	struct mp_channel *head = atomic_load(&free_channels);
+
+	do
+		last->next_free = head;
+	while (!atomic_compare_exchange_weak(&free_channels, &head, first));
+}
+
+static struct mp_channel *free_list_get(void)
+{
+	struct mp_channel *ch = atomic_exchange(&free_channels, NULL), *last;
+
+	if (ch && ch->next_free) {
+		for (last = ch->next_free; last->next_free;)
+			last = last->next_free;
+		free_list_put(ch->next_free, last);
+	}
+	return ch;
+}
 
 static struct mp_channel *channel_get(void)
 {
-	struct mp_channel *ch;
+	struct mp_channel *ch = free_list_get();
 
-	pthread_mutex_lock(&free_lock);
-	ch = free_channels;
-	if (ch)
-		free_channels = ch->next_free;
-	pthread_mutex_unlock(&free_lock);
 	if (!ch)
 		ch = aligned_alloc(_Alignof(struct mp_channel), sizeof(*ch));
 	if (ch) {
@@ -45,12 +65,7 @@ static void channel_put(struct mp_channel *ch)
 	memset(ch, 0, sizeof(*ch));
 	ch->fd = ch->hot_fd = -1;
 	ch->at = &ch->hot;
-	ch->cmds = ch->at->cmd_next = ch->cmd_flush = &ch->grave;
-
-	pthread_mutex_lock(&free_lock);
-	ch->next_free = free_channels;
-	free_channels = ch;
-	pthread_mutex_unlock(&free_lock);
+	free_list_put(ch, ch);
 }
 
 /* A descriptor of the device, whoever made it; *info stays zero if it is mute. */
@@ -89,15 +104,11 @@ static void set_batch(struct mp_channel *ch, unsigned int threshold)
 	ch->at->cmd_limit = ch->cmd_flush - 1;
 }
 
-int mp_create(struct mp_channel **channel)
+static int create(struct mp_channel **channel)
 {
 	struct megapipe_info info = { 0 };
 	struct mp_channel *ch;
 	int fd, ret;
-
-	if (!channel)
-		return -EINVAL;
-	*channel = NULL;
 
 	fd = mp_open_device(&info);
 	if (fd < 0)
@@ -136,6 +147,19 @@ out_close:
 	return ret;
 }
 
+int mp_create(struct mp_channel **channel)
+{
+	int saved_errno = errno;
+	int ret;
+
+	if (!channel)
+		return -EINVAL;
+	*channel = NULL;
+	ret = create(channel);
+	errno = saved_errno;		/* malloc() has set it */
+	return ret;
+}
+
 void mp_destroy(struct mp_channel *channel)
 {
 	int fd;
@@ -144,7 +168,7 @@ void mp_destroy(struct mp_channel *channel)
 		return;
 	/* What was asked for is done, an mp_close() of a descriptor above all. */
 	mp_drain(channel, channel->cmds + 1);
-	while (channel->at->ev_next != channel->at->ev_limit)
+	while (channel->at->ev_next < channel->at->ev_limit)
 		mp_disown(channel, channel->at->ev_next++);
 	fd = channel->fd;
 	channel_put(channel);

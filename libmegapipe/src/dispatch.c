@@ -204,6 +204,7 @@ run(struct mp_channel *ch, size_t room)
 static int make_room(struct mp_channel *ch, size_t nr)
 {
 	size_t used = (size_t)(ch->at->ev_limit - ch->at->ev_next);
+	int saved_errno = errno;
 	struct mp_hot_event *events;
 
 	memmove(ch->events, ch->at->ev_next, used * sizeof(*ch->events));
@@ -213,6 +214,7 @@ static int make_room(struct mp_channel *ch, size_t nr)
 			ch->events = events;
 			ch->ev_capacity = used + nr;
 		}
+		errno = saved_errno;
 	}
 	empty_buffer(ch);
 	ch->at->ev_limit += used;

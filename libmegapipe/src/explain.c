@@ -54,7 +54,8 @@ static void explain_other(int error, char *text, size_t size)
 {
 	char reason[128];
 
-	if (strerror_r(-error, reason, sizeof(reason)))
+	if (error >= 0 || error < -4095 ||
+	    strerror_r(-error, reason, sizeof(reason)))
 		snprintf(reason, sizeof(reason), "error %d", error);
 	snprintf(text, size, "cannot open a channel of MegaPipe: %s", reason);
 }

@@ -100,7 +100,6 @@ struct mp_channel {
 	struct mp_seen seen[MP_SEEN_KEYS];
 	struct mp_hot apart;
 	pthread_mutex_t mutex;		/* of all of it, if it is shared */
-	struct mp_hot_cmd grave;	/* takes requests after mp_destroy() */
 	struct mp_channel *next_free;
 };
 

@@ -71,6 +71,8 @@ push_shared(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
 	};
 	int ret;
 
+	if (ch->fd < 0)
+		return -EBADF;
 	mp_lock(ch);
 	ret = collect(ch, &cmd);
 	mp_unlock(ch);

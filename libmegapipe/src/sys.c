@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -56,8 +57,9 @@ int mp_sys_ioctl(int fd, unsigned long request, void *arg)
 int mp_sys_poll(int fd, int64_t timeout_ns, const sigset_t *sigmask)
 {
 	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
+	int64_t timeout_s = timeout_ns / 1000000000;
 	struct timespec timeout = {
-		.tv_sec = (time_t)(timeout_ns / 1000000000),
+		.tv_sec = (time_t)(timeout_s < INT_MAX ? timeout_s : INT_MAX),
 		.tv_nsec = (long)(timeout_ns % 1000000000),
 	};
 	int saved_errno = errno;

@@ -4,6 +4,7 @@
  * counters.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "fake.h"
@@ -83,6 +84,56 @@ static void channels__many(void)
 	EXPECT_EQ(fake.nr_closed, 60);
 }
 
+/* The channel itself, its batch, its buffer, its copies; the first only once. */
+static void memory__none(void)
+{
+	unsigned int n, failed = 0;
+
+	fake_reset();
+	errno = EXDEV;
+	for (n = 1; n < 10; n++) {
+		fake.no_memory = n;
+		if (!create())
+			break;
+		failed++;
+		EXPECT_EQ(fake.nr_closed, failed);
+		EXPECT_EQ(errno, EXDEV);
+	}
+	EXPECT_EQ(failed, 3);	/* its place was there already */
+}
+
+/* All at once: none is lost, and none is given to two. */
+static void *create_and_destroy(void *unused)
+{
+	struct mp_channel *channels[3];
+	int i, round;
+
+	for (round = 0; round < 500; round++) {
+		for (i = 0; i < 3; i++)
+			ASSERT_EQ(mp_create(&channels[i]), 0);
+		for (i = 0; i < 3; i++) {
+			EXPECT(mp_fd(channels[i]) >= FAKE_FD);
+			EXPECT_EQ(mp_set_batch(channels[i], 5), 0);
+		}
+		for (i = 0; i < 3; i++)
+			mp_destroy(channels[i]);
+	}
+	return unused;
+}
+
+static void channels__of_many_threads(void)
+{
+	pthread_t threads[4];
+	int i;
+
+	fake_reset();
+	for (i = 0; i < 4; i++)
+		ASSERT(!pthread_create(&threads[i], NULL, create_and_destroy,
+				       NULL));
+	for (i = 0; i < 4; i++)
+		ASSERT(!pthread_join(threads[i], NULL));
+}
+
 static void stats__all_of_them(void)
 {
 	struct mp_channel *channel = fake_channel(64);
@@ -133,6 +184,8 @@ TEST_MAIN(
 	TEST(abi__fewer_operations),
 	TEST(abi__another_device),
 	TEST(channels__many),
+	TEST(memory__none),
+	TEST(channels__of_many_threads),
 	TEST(stats__all_of_them),
 	TEST(info__all_of_it)
 )

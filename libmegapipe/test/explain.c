@@ -3,6 +3,7 @@
  * What a program can tell its user when there is no channel to be had.
  */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "fake.h"
@@ -62,7 +63,8 @@ static void others__in_words(void)
 	fake_reset();
 	EXPECT_WORDS(-EMFILE, "Too many open files");
 	EXPECT_WORDS(-123456, "123456");
-	EXPECT_WORDS(0, "Success");
+	EXPECT_WORDS(0, "error 0");
+	EXPECT_WORDS(INT_MIN, "-2147483648");
 }
 
 static void room__kept_to(void)

@@ -3,6 +3,7 @@
  * The simulated kernel, in the place of src/sys.c.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "internal.h"
@@ -11,7 +12,8 @@
 
 struct fake fake;
 
-static int next_fd;
+static atomic_int next_fd;
+static pthread_mutex_t closing = PTHREAD_MUTEX_INITIALIZER;
 
 void fake_reset(void)
 {
@@ -62,15 +64,48 @@ void fake_mark_stale(int handle)
 	fake.stale[fake.nr_stale++] = handle;
 }
 
+/* errno as malloc() leaves it, which the library is not to show */
+static bool out_of_memory(void)
+{
+	if (!fake.no_memory || --fake.no_memory)
+		return false;
+	errno = ENOMEM;
+	return true;
+}
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_malloc(size_t size)
+{
+	return out_of_memory() ? NULL : __real_malloc(size);
+}
+
+void *__real_realloc(void *old, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+void *__wrap_realloc(void *old, size_t size)
+{
+	return out_of_memory() ? NULL : __real_realloc(old, size);
+}
+
+void *__real_aligned_alloc(size_t alignment, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+	return out_of_memory() ? NULL : __real_aligned_alloc(alignment, size);
+}
+
 int mp_sys_open(const char *path)
 {
 	ASSERT(!strcmp(path, "/dev/megapipe"));
-	return fake.open_result ? fake.open_result : next_fd++;
+	return fake.open_result ? fake.open_result :
+		atomic_fetch_add(&next_fd, 1);
 }
 
 int mp_sys_close(int fd)
 {
+	pthread_mutex_lock(&closing);
 	fake.closed[fake.nr_closed++ % 64] = fd;
+	pthread_mutex_unlock(&closing);
 	return 0;
 }
 

@@ -2,7 +2,8 @@
 /*
  * A simulated kernel behind the library's system calls.  It logs what
  * reaches it, completes what the test says, and fails commands on handles that
- * the test calls stale.
+ * the test calls stale.  The linker puts it between the library and malloc(),
+ * too.
  *
  *	test --mp_read()--> library --ioctl--> fake.ran[]
  *	test --fake_complete()--> fake.ready[] --ioctl--> library --> event
@@ -34,6 +35,7 @@ struct fake {
 	/* What the test sets */
 	int open_result;	/* 0: a descriptor */
 	bool has_sysfs;
+	unsigned int no_memory;	/* the how-manieth allocation fails; 0: none */
 	int poll_result;
 	void (*asleep)(void);	/* what happens during poll() */
 	int64_t now_ns;

@@ -76,6 +76,19 @@ static void poll__with_signal_mask(void)
 	close(pipes[1]);
 }
 
+/* In seconds it is more than a small time_t can hold. */
+static void poll__very_long(void)
+{
+	int pipes[2];
+
+	ASSERT(!pipe(pipes));
+	ASSERT_EQ(write(pipes[1], "x", 1), 1);
+	EXPECT_EQ(mp_sys_poll(pipes[0], 3000000000LL * 1000000000, NULL), 1);
+	EXPECT_EQ(mp_sys_poll(pipes[0], INT64_MAX, NULL), 1);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
 static void now__goes_on(void)
 {
 	int64_t before = mp_sys_now_ns();
@@ -106,6 +119,7 @@ TEST_MAIN(
 	TEST(errno__untouched),
 	TEST(open__close_on_exec),
 	TEST(poll__with_signal_mask),
+	TEST(poll__very_long),
 	TEST(now__goes_on),
 	TEST(create__or_an_explanation)
 )

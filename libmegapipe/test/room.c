@@ -3,6 +3,8 @@
  * Commands that fail when the buffer of completions has no room to say so: the
  * batch stops there.  Nothing is lost, and the order stays.
  */
+#include <errno.h>
+
 #include "fake.h"
 #include "test.h"
 
@@ -129,6 +131,32 @@ static void flush__hands_over_all(void)
 	mp_destroy(channel);
 }
 
+/* Nothing is lost: what was fetched, what was taken, and the error. */
+static void no_memory__refused(void)
+{
+	struct mp_channel *channel = fake_channel(4);
+	struct mp_event event;
+	int id;
+
+	for (id = 1; id <= 256; id++)
+		fake_complete(id, MEGAPIPE_OP_READ, 1);
+	mp_dispatch(channel, &event, 0);
+	for (id = 1001; id <= 1004; id++)
+		fake_mark_stale(id);
+	for (id = 1001; id <= 1003; id++)
+		ASSERT_EQ(mp_read(handle(channel, id), buf, 1), 0);
+	errno = EXDEV;
+	fake.no_memory = 1;
+	EXPECT_EQ(mp_flush(channel), -ENOMEM);
+	EXPECT_EQ(errno, EXDEV);
+	EXPECT_EQ(mp_flush(channel), 0);
+	expect_all(channel, 2, 256);
+	expect_all(channel, 1001, 1003);
+	EXPECT_EQ(mp_dispatch(channel, &event, 0), 0);
+	mp_destroy(channel);
+	EXPECT(!fake.misuse);
+}
+
 /* The kernel's half of the bargain broken: an error, not an endless loop. */
 static void stuck_kernel__error(void)
 {
@@ -149,5 +177,6 @@ TEST_MAIN(
 	TEST(many_failures__all_reported),
 	TEST(off__failures_find_room),
 	TEST(flush__hands_over_all),
+	TEST(no_memory__refused),
 	TEST(stuck_kernel__error)
 )
