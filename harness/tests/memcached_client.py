@@ -358,31 +358,44 @@ def first_answers(socks: list[socket.socket], wait_s: float) -> dict[socket.sock
     return found
 
 
+def come(coming: list[socket.socket], waiting: list[socket.socket]) -> dict[socket.socket, bytes]:
+    """The answers that came, and to whom, until for two seconds nobody connected or was answered.
+
+    Who connects asks, and goes from `coming` to `waiting`; who is answered leaves that.
+    """
+    found = {}
+    while any(ready := select.select(waiting, coming, [], 2)[:2]):
+        for sock in ready[1]:
+            sock.sendall(b"get none\r\n")
+            coming.remove(sock)
+            waiting.append(sock)
+        for sock in ready[0]:
+            found[sock] = sock.recv(1000)
+            waiting.remove(sock)
+    return found
+
+
 def crowd(address: Address) -> Iterator[Any]:
     """300 clients where the server takes some 180: the others wait until there is room, stock's
     without a connection."""
     assert not isinstance(address, str)
-    coming, connected = [], []
+    coming: list[socket.socket] = []
     for _ in range(300):
         sock = socket.socket()
         sock.setblocking(False)
         sock.connect_ex(address)
         coming.append(sock)
+    waiting: list[socket.socket] = []
+    found = come(coming, waiting)
+    yield 100 < len(found) < 200
     served = 0
     answers = set()
-    while served < 300 and (came := select.select([], coming, [], 30)[1] or connected):
-        for sock in [sock for sock in coming if sock in came]:
-            sock.sendall(b"get none\r\n")
-            coming.remove(sock)
-            connected.append(sock)
-        found = first_answers(connected, 2)
-        if not served:
-            yield 100 < len(found) < 200
-        for sock, answer in found.items():
-            answers.add(answer)
-            connected.remove(sock)
-            sock.close()
+    while found:
+        answers |= set(found.values())
         served += len(found)
+        for sock in found:
+            sock.close()
+        found = come(coming, waiting)
     yield served, answers
     counters = stats(address)
     yield counters["accepting_conns"], int(counters["listen_disabled_num"]) > 0
@@ -390,12 +403,13 @@ def crowd(address: Address) -> Iterator[Any]:
 
 def crowd_refused(address: Address) -> Iterator[Any]:
     """The same with maxconns_fast: the others are told so."""
+    before = curr_connections(address)
     socks = [connect(address) for _ in range(300)]
     found = list(first_answers(socks, 5).values())
     yield set(found), 100 < len(found) < 200
     for sock in socks:
         sock.close()
-    yield connections_reaching(address, curr_connections(address))
+    yield connections_reaching(address, before) == before
     yield ask(address, b"get none\r\n"), int(stats(address)["rejected_connections"]) == len(found)
 
 
