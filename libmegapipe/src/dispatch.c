@@ -6,7 +6,8 @@
  * out of it at once, or commands in the batch before the one that gives it up,
  * which may complete as they are run.  The program must not see the latter
  * either: so the id is noted, and completions that come with the batch are
- * looked up before any is handed out.  After that, none of that handle can come.
+ * looked up before any is handed out.  After that, none of that handle can come,
+ * unless the kernel has left that part of the batch: see forget_left().
  *
  * Most handles that are given up have neither.  To know without looking through
  * the buffer and the batch each time, they are gone through once, at the first
@@ -159,6 +160,21 @@ static inline void consumed(struct mp_channel *ch,
 	}
 }
 
+/*
+ * The batch has stopped early, and completions came all the same, from there on:
+ * perhaps of handles which the rest of the batch gives up.
+ */
+static __attribute__((noinline)) void
+forget_left(struct mp_channel *ch, struct mp_hot_event *ev)
+{
+	const struct mp_hot_cmd *cmd;
+
+	for (cmd = ch->cmds; cmd != ch->at->cmd_next; cmd++)
+		if (cmd->op == MEGAPIPE_OP_UNREGISTER ||
+		    cmd->op == MEGAPIPE_OP_CLOSE)
+			take_out(ch, ev, cmd->handle);
+}
+
 static inline void empty_buffer(struct mp_channel *ch)
 {
 	ch->at->ev_next = ch->at->ev_limit = ch->ev_seen = ch->events;
@@ -197,6 +213,8 @@ run(struct mp_channel *ch, size_t room)
 			take_out(ch, to, 0);
 	}
 	consumed(ch, run);
+	if (unlikely(run->done_cmds != run->nr_cmds && fetched > 0))
+		forget_left(ch, to);
 	return fetched;
 }
 
@@ -429,6 +447,11 @@ static __attribute__((noinline)) int settle(struct mp_channel *ch, int ret)
 	if (ret > 0)
 		ch->hot.ev_limit = ch->events + ret;
 	consumed(ch, &ch->hot_run);
+	if (ret <= 0)
+		return ret;
+	forget_left(ch, ch->events);
+	if (ch->hot.ev_limit == ch->events)
+		return fetch_slow(ch, ch->hot_timeout_us);
 	return ret;
 }
 

@@ -192,7 +192,9 @@ static unsigned int run_commands(const struct megapipe_dispatch *d,
 		if (cmd->resv || cmd->op >= MEGAPIPE_OP_LAST)
 			fake.misuse = true;
 		if (is_stale(cmd->handle)) {
-			if (*posted == d->max_events)
+			/* Half of the room is for what waits. */
+			if (*posted == d->max_events ||
+			    (fake.nr_ready && *posted >= (d->max_events + 1) / 2))
 				break;
 			events[(*posted)++] = (struct megapipe_event) {
 				.handle = cmd->handle,

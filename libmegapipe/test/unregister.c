@@ -180,6 +180,61 @@ static void no_such_file__dropped(void)
 	mp_destroy(channel);
 }
 
+/*
+ * Requests that fail leave half of the room to completions that wait, and the
+ * rest of the batch for later: with it what gives up a handle, while a completion
+ * of that is among those that wait.
+ */
+static void expect_only_failures(struct mp_channel *channel, int stale, int nr)
+{
+	struct mp_event event;
+
+	for (; nr; nr--) {
+		ASSERT_EQ(mp_dispatch(channel, &event, 0), 1);
+		EXPECT_EQ(event.handle.id, stale);
+		EXPECT_EQ(event.result, -EBADF);
+	}
+	EXPECT_EQ(mp_dispatch(channel, &event, 0), 0);
+}
+
+static void batch_stops__dropped_by_flush(void)
+{
+	struct mp_channel *channel = fake_channel(64);
+	int id;
+
+	for (id = 1; id <= 252; id++)
+		fake_complete(id, MEGAPIPE_OP_READ, 1);
+	EXPECT_EQ(next_id(channel), 1);
+	fake_mark_stale(1000);
+	for (id = 0; id < 3; id++)
+		mp_read(handle(channel, 1000), buf, 1);
+	mp_close(handle(channel, 2000));
+	fake_complete(2000, MEGAPIPE_OP_READ, 1);
+	EXPECT_EQ(mp_flush(channel), 0);
+	EXPECT_EQ(fake.calls[1].done_cmds, 2);
+	EXPECT_EQ(fake.calls[1].ret, 3);
+	for (id = 2; id <= 252; id++)
+		EXPECT_EQ(next_id(channel), id);
+	expect_only_failures(channel, 1000, 3);
+	mp_destroy(channel);
+}
+
+static void batch_stops__dropped_by_dispatch(void)
+{
+	struct mp_channel *channel = fake_channel(1024);
+	int i;
+
+	fake_mark_stale(1000);
+	for (i = 0; i < 200; i++)
+		mp_read(handle(channel, 1000), buf, 1);
+	mp_unregister(handle(channel, 2000));
+	fake_complete(2000, MEGAPIPE_OP_READ, 1);
+	expect_only_failures(channel, 1000, 200);
+	EXPECT_EQ(fake.calls[0].done_cmds, 128);
+	EXPECT_EQ(fake.calls[0].ret, 129);
+	mp_destroy(channel);
+}
+
 /* The note ends with the buffer: a new handle may have the number. */
 static void number_reused__not_dropped(void)
 {
@@ -406,6 +461,8 @@ TEST_MAIN(
 	TEST(seen_before__not_now),
 	TEST(stale_use__answered),
 	TEST(no_such_file__dropped),
+	TEST(batch_stops__dropped_by_flush),
+	TEST(batch_stops__dropped_by_dispatch),
 	TEST(number_reused__not_dropped),
 	TEST(same_batch__dropped),
 	TEST(same_batch__in_two_parts),
