@@ -2,9 +2,10 @@
 /*
  * libmegapipe for programs that count instructions: include this instead of
  * megapipe.h, and mp_read(), mp_write(), mp_dispatch() and the mp_register() of an
- * lwsocket are inlined where nothing is to be waited for, refused or handed over; for all else they call
- * the library, as they do without this header.  They do not look for pointers to
- * channels, handles and events that are NULL (a handle { NULL, 0 } is still -EBADF).
+ * lwsocket are inlined where nothing is to be waited for, refused or handed over;
+ * for all else they call the library, as they do without this header.  They do not
+ * look for pointers to channels, handles and events that are NULL (a handle
+ * { NULL, 0 } is still -EBADF).  A channel that threads share goes to the library.
  *
  * What stands here of the library's insides is part of its binary interface: it
  * changes only together with the number in its soname.

@@ -22,7 +22,8 @@
  *
  * Threads.  A channel is used by one thread at a time, usually the one pinned
  * to the CPU that it stands for.  mp_set_shared() lets threads use it together.
- * [any] marks what any thread may call at any time all the same.
+ * [any] marks what any thread may call at any time all the same.  Nothing is for
+ * signal handlers.
  */
 #ifndef MEGAPIPE_H
 #define MEGAPIPE_H
@@ -100,7 +101,8 @@ typedef struct mp_handle {
  * Completions carry the cookie.  For a listening TCP socket, cpu_mask (may be
  * NULL) gives the channel its own partition of the accept queue: the
  * connections that arrive on those CPUs.  The same listening descriptor is
- * registered in every channel.  Anything else takes NULL.
+ * registered in every channel.  Anything else takes NULL, listening sockets that
+ * are not TCP's (UNIX, MPTCP) too: their connections come as descriptors.
  *
  * The channel keeps what is registered open: end it with mp_close(), not
  * close().  -EPERM: a file on disk; -ELOOP: a channel, epoll or io_uring
@@ -142,8 +144,8 @@ int mp_tofd(mp_handle handle, int flags);
 
 /*
  * Accept count connections (MP_FOREVER: until cancelled), one completion
- * each, as lwsockets or as ordinary non-blocking descriptors.  The
- * completion's result goes to mp_register().
+ * each, as lwsockets or as ordinary non-blocking descriptors; an error ends it.
+ * The completion's result goes to mp_register().
  */
 #define MP_FOREVER 0
 int mp_accept(mp_handle handle, unsigned int count, bool is_lwsocket);
@@ -230,7 +232,8 @@ enum mp_command {
 #define MP_TRUNCATED	(1U << 2)	/* MP_RECVFROM: the rest is lost */
 
 struct mp_event {
-	void *cookie;		/* as registered */
+	void *cookie;		/* as registered; NULL if there was no such */
+				/* handle any more, which -EBADF says */
 	mp_handle handle;
 	enum mp_command cmd;	/* what has completed */
 	int result;		/* bytes; MP_ACCEPT: the new socket; MP_POLL: */

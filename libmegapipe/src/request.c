@@ -151,7 +151,7 @@ static int register_descriptor(struct mp_channel *ch, int fd, void *cookie,
 	/*
 	 * Registering overtakes the batch.  That is told apart only by a
 	 * refusal that an mp_unregister() or mp_close() still in the batch
-	 * would have prevented: descriptor registered already, no handle left.
+	 * would have prevented: no handle left, or no partition.
 	 */
 	if (unlikely(id < 0) && ch->at->cmd_next > ch->cmds &&
 	    !mp_drain(ch, ch->cmds + 1))
