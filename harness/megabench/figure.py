@@ -305,7 +305,11 @@ def lines(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
             axes.set_xlabel("")
         _value_axis(axes, figure.metric, named=rows == 1 and index == 0)
         axes.margins(y=0.12)
-        axes.set_ylim(bottom=0)
+    # When all is drawn: from here on a scale no longer grows, and panels may share theirs. A loss
+    # is shown as well.
+    if data["median"].min() >= 0:
+        for axes in grid.flat[: len(panels)]:
+            axes.set_ylim(bottom=0)
     if rows > 1:
         canvas.supylabel(metric_label(figure.metric), fontsize=9, color=INK)
     _legend(canvas, grid.flat[0], _width(canvas))

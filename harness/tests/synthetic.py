@@ -72,6 +72,7 @@ def formula(bed: Any, trial: Trial, number: int, folder: Path) -> Measured:
     cost *= 1 + float(trial.cell.get("size", 1024)) / 40_000
     cost *= (0.94 + 0.0075 * trial.cores) * chance.uniform(0.99, 1.01)
     rate = 2.1e8 / cost * chance.uniform(0.9, 1.1)
+    rate *= 0.5 + float(trial.cell["connections"]) / 512
     if bed.can_scale:
         rate *= trial.cores / (1 + (0.7 if name == "epoll" else 0.02) * (trial.cores - 1) / length)
     kernel = cost * 0.97

@@ -135,6 +135,15 @@ def test_bars__a_panel_per_value(tmp_path: Path) -> None:
     assert all(axes.patches for axes in canvas.axes)
 
 
+def test_lines__panels_of_one_scale_hold_all_points(tmp_path: Path) -> None:
+    canvas = drawn_alone(tmp_path, "pingpong-peers", "throughput")
+    for axes in canvas.axes:
+        lowest, highest = axes.get_ylim()
+        assert lowest == 0
+        for line in axes.lines:
+            assert max(line.get_ydata()) <= highest  # type: ignore[arg-type]
+
+
 def test_marks_explained__all() -> None:
     said = figure.marks_explained()
     assert all(f"[{mark}]" in said for mark in "ATFR")
