@@ -325,11 +325,15 @@ def first_screen(results: Path, name: str, tables: list[Table]) -> str:
         "| claim | paper | ours | verdict |",
         "|---|---|---|---|",
     ]
-    for row in summary.claim_rows(judged(tables)):
+    claims = judged(tables)
+    for row in summary.claim_rows([claim for claim in claims if claim.ours is not None]):
         lines.append(
             f"| {row['claim']}, by {row['by']} | {row['paper']} | {row['ours']} "
             f"| {row['verdict']} |"
         )
+    missing = sum(claim.ours is None for claim in claims)
+    if missing:
+        lines += ["", f"{missing} more were not run, or cannot be measured on this testbed."]
     for one in tables:
         for fig in one.raw.experiment.figures:
             file = f"{name}/figures/{figure.file_stem(one, fig)}.png"

@@ -112,6 +112,9 @@ def test_write_readmes__between_the_markers(
     assert text.startswith("# A\n<!-- results -->\nMeasured on: virtual machine")
     assert text.endswith("<!-- /results -->\nafter\n")
     assert "old" not in text
+    # On the first screen is what was measured; the rest is counted.
+    assert "| not run |" not in text
+    assert "more were not run" in text
     readme.write_text("# A\n")
     with pytest.raises(ResultsError, match="no <!-- results -->"):
         report.write_readmes(results)
