@@ -9,8 +9,9 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,27 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / "build" / "bin"
 DEADLINE_S = 30.0
+
+
+@contextmanager
+def listening(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The address of a server in this process: a thread per connection, which `serve` answers."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
 
 
 def build(*folders: str) -> None:

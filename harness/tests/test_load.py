@@ -13,14 +13,13 @@ import signal
 import socket
 import struct
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from programs import BIN, ROOT, Load, Program, Server, build, has_ipv6, server
+from programs import BIN, ROOT, Load, Program, Server, build, has_ipv6, listening, server
 
 LOAD_SOURCES = ROOT / "harness" / "load"
 
@@ -42,7 +41,6 @@ def pingpong(_programs: None) -> Iterator[Server]:
 @contextmanager
 def lying_server(lie: Lie, size: int = 64) -> Iterator[str]:
     """A thread per connection that reads requests of one size and leaves the reply to the lie."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 
     def serve(connection: socket.socket) -> None:
         with connection:
@@ -55,20 +53,8 @@ def lying_server(lie: Lie, size: int = 64) -> Iterator[str]:
                 except OSError:
                     return
 
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+    with listening(serve) as address:
+        yield address
 
 
 def honest(connection: socket.socket, request: bytes, number: int) -> None:

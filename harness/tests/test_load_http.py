@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from programs import Load, build
-
 from megabench import trace
+from programs import Load, build, listening
 
 # What a server does to a reply before it goes: its number on this connection, and the reply.
 Lie = Callable[[int, bytes], bytes]
@@ -46,7 +45,6 @@ class Seen:
 
 @contextmanager
 def web(documents: Path, lie: Lie = lambda number, reply: reply) -> Iterator[tuple[str, Seen]]:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     seen = Seen()
 
     def reply(path: str) -> bytes:
@@ -76,20 +74,8 @@ def web(documents: Path, lie: Lie = lambda number, reply: reply) -> Iterator[tup
             except OSError:
                 return
 
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield f"127.0.0.1:{listener.getsockname()[1]}", seen
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+    with listening(serve) as address:
+        yield address, seen
 
 
 def wanted(file: Path) -> list[list[str]]:

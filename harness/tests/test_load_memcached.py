@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeBed
-from programs import BIN, Load, build
-
 from megabench import apps
 from megabench.errors import HarnessError
 from megabench.host import LocalHost
+from programs import BIN, Load, build, listening
 
 Store = dict[bytes, bytes]
 # What a server does to an answer before it goes: key, answer, all that is stored.
@@ -46,7 +45,6 @@ class Seen:
 @contextmanager
 def memcached(lie: Lie = honest, keep: bool = True) -> Iterator[tuple[str, Seen]]:
     """gets and sets; with keep=False a second set of a key is answered and forgotten."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     store: Store = {}
     seen = Seen()
 
@@ -74,20 +72,8 @@ def memcached(lie: Lie = honest, keep: bool = True) -> Iterator[tuple[str, Seen]
             except OSError:
                 return
 
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield f"127.0.0.1:{listener.getsockname()[1]}", seen
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+    with listening(serve) as address:
+        yield address, seen
 
 
 def test_memcached__nine_gets_to_a_set() -> None:

@@ -46,6 +46,7 @@
 #include <net/sock.h>
 #include <net/tcp.h>
 
+#include "io.h"
 #include "lwsocket.h"
 #include "partition.h"
 
@@ -183,30 +184,11 @@ static void mp_floor_graft(struct mp_floor_connection *c, struct sock *sk)
 
 static void mp_floor_close(struct mp_floor_connection *c)
 {
-	struct socket *sock = &c->sock;
-	struct sock *sk = sock->sk;
-
-	write_lock_bh(&sk->sk_callback_lock);
-	rcu_assign_sk_user_data(sk, NULL);
-	write_unlock_bh(&sk->sk_callback_lock);
-	/* Nobody waits for the last FIN: see mp_lwsocket_detach(). */
-	if (unlikely(sock_flag(sk, SOCK_LINGER) && sk->sk_lingertime)) {
-		lock_sock(sk);
-		sock_reset_flag(sk, SOCK_LINGER);
-		release_sock(sk);
-	}
-	sock->ops->release(sock);
+	mp_lwsocket_close(&c->sock);
 	list_del(&c->node);
 }
 
 /* The thread */
-
-static bool mp_floor_readable(struct sock *sk)
-{
-	return !skb_queue_empty_lockless(&sk->sk_receive_queue) ||
-	       READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN ||
-	       READ_ONCE(sk->sk_err) || inet_sk_state_load(sk) == TCP_CLOSE;
-}
 
 /* Echo what there is.  Returns false if the connection is to be closed. */
 static bool mp_floor_echo(struct mp_floor *floor, struct mp_floor_connection *c)
@@ -241,7 +223,7 @@ static bool mp_floor_echo(struct mp_floor *floor, struct mp_floor_connection *c)
 			WRITE_ONCE(floor->transactions,
 				   floor->transactions + 1);
 		}
-		if (!mp_floor_readable(sk))
+		if (!mp_io_tcp_readable(sk))
 			return true;
 	}
 	/* Others first */
@@ -313,7 +295,7 @@ static void mp_floor_accept(struct mp_floor *floor)
 			WRITE_ONCE(floor->connections, floor->connections + 1);
 			mp_floor_graft(c, sk);
 			/* What came before the callbacks were there */
-			if (mp_floor_readable(sk))
+			if (mp_io_tcp_readable(sk))
 				mp_floor_event(sk);
 			continue;
 		}

@@ -50,16 +50,7 @@ static_assert(MEGAPIPE_OP_ACCEPT == 0);
  */
 static bool mp_io_readable(const struct mp_handle *handle)
 {
-	struct sock *sk;
-
-	if (!handle->tcp)
-		return true;
-	sk = handle->sock->sk;
-	return !skb_queue_empty_lockless(&sk->sk_receive_queue) ||
-	       sk_is_readable(sk) ||
-	       READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN ||
-	       READ_ONCE(sk->sk_err) ||
-	       inet_sk_state_load(sk) == TCP_CLOSE;
+	return !handle->tcp || mp_io_tcp_readable(handle->sock->sk);
 }
 
 /*

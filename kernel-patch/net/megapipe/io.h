@@ -6,6 +6,7 @@
 #define _MEGAPIPE_IO_H
 
 #include <linux/types.h>
+#include <net/inet_sock.h>
 
 struct megapipe_cmd;
 struct mp_handle;
@@ -27,5 +28,15 @@ void mp_io_cancel(struct mp_handle *handle);
 void mp_io_run(struct mp_handle *handle, int events);
 bool mp_io_pending(const struct mp_handle *handle);
 void mp_io_forget(struct mp_handle *handle);
+
+/* Would a read of a TCP socket return at once?  A look without its lock. */
+static inline bool mp_io_tcp_readable(struct sock *sk)
+{
+	return !skb_queue_empty_lockless(&sk->sk_receive_queue) ||
+	       sk_is_readable(sk) ||
+	       READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN ||
+	       READ_ONCE(sk->sk_err) ||
+	       inet_sk_state_load(sk) == TCP_CLOSE;
+}
 
 #endif /* _MEGAPIPE_IO_H */

@@ -213,20 +213,15 @@ void mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
 }
 
 /*
- * Close the connection, if there is one.
+ * Close a connection whose callbacks find somebody through sk_user_data.
  *
- * SO_LINGER with a time asks close() to wait, which would keep the channel from
- * its other connections: nobody waits here, as when a process exits.  With no
- * time it asks for a reset, which the connection gets.
+ * SO_LINGER with a time asks close() to wait, which would keep whoever serves it
+ * from its other connections: nobody waits here, as when a process exits.  With
+ * no time it asks for a reset, which the connection gets.
  */
-void mp_lwsocket_detach(struct mp_handle *handle)
+void mp_lwsocket_close(struct socket *sock)
 {
-	struct socket *sock = handle->sock;
-	const struct proto_ops *ops = sock->ops;
 	struct sock *sk = sock->sk;
-
-	if (!sk)
-		return;
 
 	/*
 	 * The callbacks stay: with no user data they do nothing.  TCP goes on
@@ -241,7 +236,18 @@ void mp_lwsocket_detach(struct mp_handle *handle)
 		sock_reset_flag(sk, SOCK_LINGER);
 		release_sock(sk);
 	}
-	ops->release(sock);
+	sock->ops->release(sock);
+}
+
+/* Close the connection, if there is one. */
+void mp_lwsocket_detach(struct mp_handle *handle)
+{
+	struct socket *sock = handle->sock;
+	const struct proto_ops *ops = sock->ops;
+
+	if (!sock->sk)
+		return;
+	mp_lwsocket_close(sock);
 	module_put(ops->owner);
 }
 

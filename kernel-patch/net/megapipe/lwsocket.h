@@ -26,6 +26,7 @@ struct mp_lwsocket *mp_lwsocket_alloc(struct mp_channel *channel,
 bool mp_lwsocket_eligible(const struct sock *sk);
 void mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
 		       const struct socket *listener);
+void mp_lwsocket_close(struct socket *sock);
 void mp_lwsocket_detach(struct mp_handle *handle);
 int mp_lwsocket_to_fd(struct mp_handle *handle, int flags);
 void mp_lwsocket_free(struct mp_handle *handle);

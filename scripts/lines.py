@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Write the table of changed lines between the marks of README.md, from patches/ and src/."""
+"""Write the table of changed lines between the marks of a port's README.md.
+
+lines.py FOLDER: from FOLDER/patches, and the new files in FOLDER/auto and FOLDER/src
+"""
 
 import re
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- lines: make lines -->", "<!-- end of lines -->"
 
 
-def patched() -> dict[str, list[int]]:
+def patched(port: Path) -> dict[str, list[int]]:
     """Lines added to and removed from each of upstream's files."""
     files: dict[str, list[int]] = {}
-    for patch in sorted((HERE / "patches").glob("*.patch")):
+    for patch in sorted((port / "patches").glob("*.patch")):
         counts = [0, 0]
         for line in patch.read_text().splitlines():
             if found := re.match(r"\+\+\+ b/(.*)", line):
@@ -25,22 +27,30 @@ def patched() -> dict[str, list[int]]:
     return files
 
 
-def table() -> str:
-    files = sorted(patched().items())
+def table(port: Path) -> str:
+    files = sorted(patched(port).items())
     total = [sum(counts[i] for _, counts in files) for i in (0, 1)]
     rows = [(name, *counts) for name, counts in files]
     rows.append(("**upstream's files**", *(f"**{count}**" for count in total)))
-    for source in sorted((HERE / "src").iterdir()):
-        rows.append((f"[src/{source.name}](src/{source.name})", source.read_text().count("\n"), ""))
+    new = (path for top in ("auto", "src") for path in (port / top).rglob("*"))
+    for path in sorted(path for path in new if path.is_file()):
+        name = path.relative_to(port)
+        rows.append((f"[{name}]({name})", path.read_text().count("\n"), ""))
     head = ["| file | added | removed |", "|---|---|---|"]
     return "\n".join([*head, *(f"| {name} | {plus} | {minus} |" for name, plus, minus in rows)])
 
 
-def main() -> None:
-    readme = Path(sys.argv[1])
-    before, rest = readme.read_text().split(BEGIN)
+def readme(port: Path) -> str:
+    """README.md as it should be."""
+    before, rest = (port / "README.md").read_text().split(BEGIN)
     after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}")
+    return f"{before}{BEGIN}\n{table(port)}\n{END}{after}"
+
+
+def main() -> None:
+    port = Path(sys.argv[1])
+    text = readme(port)
+    (port / "README.md").write_text(text)
 
 
 if __name__ == "__main__":
