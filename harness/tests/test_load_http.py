@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from megabench import trace
 from programs import Load, build, listening
+
+from megabench import trace
 
 # What a server does to a reply before it goes: its number on this connection, and the reply.
 Lie = Callable[[int, bytes], bytes]

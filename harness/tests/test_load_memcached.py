@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeBed
+from programs import BIN, Load, build, listening
+
 from megabench import apps
 from megabench.errors import HarnessError
 from megabench.host import LocalHost
-from programs import BIN, Load, build, listening
 
 Store = dict[bytes, bytes]
 # What a server does to an answer before it goes: key, answer, all that is stored.
