@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -26,6 +26,8 @@ from megabench import (
     metadata,
     paths,
     plan,
+    profile,
+    profile_figure,
     record,
     report,
     run,
@@ -498,6 +500,50 @@ def plot(
             print(path)
 
 
+@app.command("profile")
+def profile_(
+    name: Annotated[str, typer.Argument(metavar="EXPERIMENT")],
+    testbed: Bed = "local",
+    scale: Scale = "quick",
+    only: Only = None,
+    results: Results = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure, even where there are results.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Where the instructions go, by layer and function; measures what is not measured yet."""
+    experiment, wanted = load_experiment(name), parse_only(only)
+    where, bed = where_results(results), bed_name(testbed)
+    cells = len(experiment.cells(scale, wanted))
+    found: list[profile.Profile] = []
+    if not fresh:
+        with suppress(record.ResultsError):
+            one = table.make_table(table.load_raw(where, bed, name))
+            found = profile.profiles(one.raw, where, bed, wanted)
+    if not found or (only and len(found) < cells):
+        machine = load_testbed(testbed)
+        planned = plan.make_plan([experiment], scale, wanted, machine.cores)
+        request = run.Request([experiment], scale, where, wanted, fresh, None)
+        outcome = measure_all(machine, request, planned, testbed, False)
+        for line in outcome.failed:
+            console.say(f"failed: {line.splitlines()[0]}")
+        one = table.make_table(table.load_raw(where, bed, name))
+        found = profile.profiles(one.raw, where, bed, wanted)
+    if as_json:
+        show_json(
+            [{**asdict(p), "layers": p.by_layer(), "interface": p.interface()} for p in found]
+        )
+        return
+    for account in profile.accounts(found):
+        console.out().print(console.account_table(account))
+        console.out().print()
+    for path in profile.write_tables(where, bed, name, found):
+        console.say(f"wrote {path}")
+    for path in profile_figure.write_figures(where, bed, one, found):
+        console.say(f"wrote {path}")
+
+
 @app.command("report")
 def report_(testbed: Bed = "local", scale: AnyScale = None, results: Results = None) -> None:
     """Tables, figures, report.html and the README's results, from raw results alone."""
@@ -510,6 +556,10 @@ def draw_report(results: Path, bed: str, scale: str | None) -> None:
     for one in tables:
         table.write_table(results, bed, one)
         figure.write_figures(results, bed, one)
+        with suppress(record.ResultsError):
+            found = profile.profiles(one.raw, results, bed)
+            profile.write_tables(results, bed, one.raw.experiment.id, found)
+            profile_figure.write_figures(results, bed, one, found)
     path = report.write_report(results, bed, tables)
     for readme in report.write_readmes(results, scale):
         console.say(f"wrote {readme}")

@@ -14,6 +14,7 @@ from rich.text import Text
 from megabench.compare import Judged
 from megabench.experiment import says
 from megabench.plan import Trial, duration
+from megabench.profile import Account
 from megabench.summary import Grid, claim_rows, number
 
 
@@ -54,6 +55,17 @@ def grid_table(grid: Grid) -> Group:
         cells = [f"{entry.text} {entry.times:>6}".rstrip() for entry in entries]
         table.add_row(*point, *cells)
     return Group(Text(title, style="bold"), table)
+
+
+def account_table(account: Account) -> Group:
+    """Where one point's instructions go: a row a layer, a column a system."""
+    table = RichTable(box=None, pad_edge=False)
+    table.add_column("per transaction", no_wrap=True)
+    for name in account.systems:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, cells, kind in account.rows:
+        table.add_row(name, *cells, style="bold" if kind == "sum" else None)
+    return Group(Text(account.title, style="bold"), table)
 
 
 def claims_table(judged: Sequence[Judged]) -> Group:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from megabench import compare, figure, paths, record, summary, system, table
+from megabench import compare, figure, paths, profile, record, summary, system, table
 from megabench.compare import Judged
 from megabench.experiment import all_experiments
 from megabench.record import ResultsError
@@ -128,11 +128,24 @@ def _experiment(results: Path, testbed: str, one: Table) -> dict[str, Any]:
             if figure.drawable(one, fig)
             and _figure_path(results, testbed, one, fig, "svg").exists()
         ],
+        "account": _account(results, testbed, one),
         "command": rerun_command(one),
         "runs": one.raw.runs,
         "health": summary.health(one),
         "facts": facts(one),
     }
+
+
+def _account(results: Path, testbed: str, one: Table) -> dict[str, Any] | None:
+    """Where the instructions go, if they were counted by function."""
+    folder = results / testbed / "figures"
+    picture = folder / f"{one.raw.experiment.id}-layers.svg"
+    try:
+        found = profile.profiles(one.raw, results, testbed)
+    except ResultsError:
+        return None
+    svg = inline_svg(picture.read_text(), picture.stem) if picture.exists() else ""
+    return {"svg": svg, "tables": profile.accounts(found)}
 
 
 def _grid(grid: summary.Grid) -> dict[str, Any]:

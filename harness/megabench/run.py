@@ -21,7 +21,7 @@ from megabench.cores import confine
 from megabench.errors import CommandError, ExperimentError, HarnessError, TestbedError
 from megabench.experiment import Experiment, Value, cell_key
 from megabench.interrupts import held_back
-from megabench.measure import INSTRUCTIONS, Bed, Measured, measure, trial_commands
+from megabench.measure import EVENTS, INSTRUCTIONS, Bed, Measured, measure, trial_commands
 from megabench.plan import Plan, Trial
 
 # After so many failures in a row it is not the point that is at fault.
@@ -390,7 +390,11 @@ def instruction_plan(plan: Plan) -> Plan:
 
 def only_instructions(measured: Measured) -> Measured:
     """Rates of the emulator say nothing where KVM gave better ones; errors still count."""
-    kept = {k: v for k, v in measured.metrics.items() if k in (*INSTRUCTIONS, "errors")}
+    kept = {
+        k: v
+        for k, v in measured.metrics.items()
+        if k in (*INSTRUCTIONS, *EVENTS.values(), "errors")
+    }
     return replace(measured, metrics=kept, histogram=[])
 
 

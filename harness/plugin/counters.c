@@ -32,6 +32,10 @@ static const struct name fixed_names[SLOT_FUNCTIONS] = {
 	[SLOT_EVENTS + EVENT_IPI - 1] = { 'e', "ipis" },
 	[SLOT_EVENTS + EVENT_PAGE_FAULT - 1] = { 'e', "page_faults" },
 	[SLOT_EVENTS + EVENT_SWITCH - 1] = { 'e', "switches" },
+	[SLOT_EVENTS + EVENT_WAKEUP - 1] = { 'e', "wakeups" },
+	[SLOT_EVENTS + EVENT_DOORBELL - 1] = { 'e', "doorbells" },
+	[SLOT_EVENTS + EVENT_PACKET_OUT - 1] = { 'e', "packets_out" },
+	[SLOT_EVENTS + EVENT_PACKET_IN - 1] = { 'e', "packets_in" },
 };
 
 static size_t names_size(const struct symbols *symbols)

@@ -82,6 +82,12 @@ static const struct trait traits[] = {
 	{ "asm_exc_*", .at_entry = CONTEXT_WORK },
 
 	{ "__switch_to_asm", .event = EVENT_SWITCH },
+	/* A thread that slept becomes ready, be it by a call from another CPU. */
+	{ "ttwu_do_activate", .event = EVENT_WAKEUP },
+	/* virtio: what the guest tells the device, and packets, before any are joined. */
+	{ "virtqueue_notify", .event = EVENT_DOORBELL },
+	{ "start_xmit", .event = EVENT_PACKET_OUT },
+	{ "receive_buf", .event = EVENT_PACKET_IN },
 };
 
 static bool matches(const char *name, const char *pattern)
