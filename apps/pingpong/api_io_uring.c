@@ -1,11 +1,26 @@
 // SPDX-License-Identifier: MIT
 /*
- * io_uring, as a program of today would use it: a ring for each thread that no
- * other touches (SINGLE_ISSUER, DEFER_TASKRUN), a listener for each thread
- * (SO_REUSEPORT), one accept that goes on for ever and puts connections into
- * the ring's own table of files, one receive for each connection that goes on
- * too and picks buffers from a ring of them. System calls are made by hand: a
- * library would not change what they cost.
+ * io_uring, as a program of today would use it: a ring and a listener
+ * (SO_REUSEPORT) for each thread. System calls are made by hand: a library would
+ * not change what they cost.
+ *
+ *	SINGLE_ISSUER | DEFER_TASKRUN	no other thread touches the ring, and the
+ *		kernel completes requests when this one asks for completions
+ *	NO_SQARRAY	entries are submitted in the order of the ring anyway
+ *	registered ring	io_uring_enter() looks no file up
+ *	multishot accept into direct descriptors: one request for ever, and
+ *		connections have no entry in the process's table of files
+ *	multishot receive from a ring of provided buffers: one request a
+ *		connection, and no buffer for those that wait
+ *	CQE_SKIP_SUCCESS for close(): nobody waits for it
+ *	requests are submitted with the next wait: one system call a batch
+ *
+ * That is what its author advises ("io_uring and networking in 2023", liburing's
+ * wiki; io_uring_setup(2), io_uring_register(2) and io_uring_enter(2)). Not used:
+ * SQPOLL, whose thread would take a CPU of its own and count as work; zero-copy
+ * sends, which pay from some KiB on; bundles of buffers, for a message is one.
+ * RECVSEND_POLL_FIRST is for connections that have no data yet, but these
+ * mostly do when they are accepted.
  *
  * What was received is sent from the buffer it lies in, one send at a time for
  * each connection, or pieces of the stream could overtake each other.
@@ -31,6 +46,10 @@
 #define GROUP		0
 #define NOTHING		UINT32_MAX
 
+#ifndef IORING_SETUP_NO_SQARRAY		/* the header of Linux 6.1 */
+#define IORING_SETUP_NO_SQARRAY	(1U << 16)
+#endif
+
 enum request {
 	ACCEPT,
 	RECEIVE,
@@ -54,6 +73,7 @@ struct connection {
 
 struct io_uring_state {
 	int ring;
+	unsigned int enter_ring, enter_flags;	/* the registered ring, if it is */
 	bool accepting;
 	unsigned int to_submit;
 
@@ -77,8 +97,8 @@ struct io_uring_state {
 static int enter(struct worker *w, unsigned int wait_for)
 {
 	struct io_uring_state *s = w->state;
-	long n = syscall(__NR_io_uring_enter, s->ring, s->to_submit, wait_for,
-			 IORING_ENTER_GETEVENTS, NULL, 0);
+	long n = syscall(__NR_io_uring_enter, s->enter_ring, s->to_submit, wait_for,
+			 s->enter_flags, NULL, 0);
 
 	count(&w->counters.syscalls, 1);
 	if (n < 0)
@@ -187,6 +207,8 @@ static void close_if_over(struct worker *w, uint32_t index)
 		return;
 	sqe = prepare(w, CLOSE, index);
 	sqe->opcode = IORING_OP_CLOSE;
+	/* It is waited for only if it makes room for connections. */
+	sqe->flags = s->accepting ? IOSQE_CQE_SKIP_SUCCESS : 0;
 	sqe->file_index = index + 1;
 }
 
@@ -293,6 +315,8 @@ static int map_rings(struct io_uring_state *s, const struct io_uring_params *p)
 	s->cq_tail = (unsigned int *)(rings + p->cq_off.tail);
 	s->cq_mask = p->cq_entries - 1;
 	s->cqes = (struct io_uring_cqe *)(rings + p->cq_off.cqes);
+	if (p->flags & IORING_SETUP_NO_SQARRAY)
+		return 0;
 	array = (unsigned int *)(rings + p->sq_off.array);
 	for (unsigned int i = 0; i < p->sq_entries; i++)
 		array[i] = i;
@@ -323,36 +347,62 @@ static int register_buffers(struct io_uring_state *s)
 	ring.ring_addr = (uintptr_t)s->buffers;
 	if (syscall(__NR_io_uring_register, s->ring, IORING_REGISTER_PBUF_RING, &ring, 1) < 0)
 		return -errno;
-	s->memory = malloc((size_t)NR_BUFFERS * PIECE_BYTES);
+	s->memory = alloc_touched((size_t)NR_BUFFERS * PIECE_BYTES);
 	if (!s->memory)
 		return -ENOMEM;
-	/* Touched now, on this CPU: no page faults while measuring. */
-	memset(s->memory, 0, (size_t)NR_BUFFERS * PIECE_BYTES);
 	for (uint32_t i = 0; i < NR_BUFFERS; i++)
 		give_buffer(s, i);
 	return 0;
 }
 
-static int io_uring_open(struct worker *w)
+/* The kernel keeps it for this thread, which alone submits. */
+static void register_ring(struct io_uring_state *s)
 {
-	struct io_uring_params p = {
+	struct io_uring_rsrc_update ring = { .offset = UINT32_MAX, .data = s->ring };
+
+	s->enter_ring = s->ring;
+	s->enter_flags = IORING_ENTER_GETEVENTS;
+	if (syscall(__NR_io_uring_register, s->ring, IORING_REGISTER_RING_FDS, &ring, 1) == 1) {
+		s->enter_ring = ring.offset;
+		s->enter_flags |= IORING_ENTER_REGISTERED_RING;
+	}
+}
+
+/* NO_SQARRAY is of Linux 6.6, the rest of 6.1. */
+static int set_up(struct io_uring_params *p)
+{
+	const struct io_uring_params asked = {
 		.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
 			 IORING_SETUP_CQSIZE,
 		.cq_entries = CQ_ENTRIES,
 	};
-	struct io_uring_state *s = malloc(sizeof(*s));
+	int ring;
+
+	*p = asked;
+	p->flags |= IORING_SETUP_NO_SQARRAY;
+	ring = syscall(__NR_io_uring_setup, SQ_ENTRIES, p);
+	if (ring >= 0 || errno != EINVAL)
+		return ring;
+	*p = asked;
+	return syscall(__NR_io_uring_setup, SQ_ENTRIES, p);
+}
+
+static int io_uring_open(struct worker *w)
+{
+	struct io_uring_state *s = alloc_touched(sizeof(*s));
+	struct io_uring_params p;
 	struct io_uring_sqe *sqe;
 	int err;
 
 	if (!s)
 		return -ENOMEM;
-	memset(s, 0, sizeof(*s));
 	w->state = s;
 	s->starved = NOTHING;
-	s->ring = syscall(__NR_io_uring_setup, SQ_ENTRIES, &p);
+	s->ring = set_up(&p);
 	if (s->ring < 0)
 		/* If not for a shortage, it is too old, switched off or forbidden. */
 		return errno == ENOMEM || errno == EMFILE || errno == ENFILE ? -errno : -ENOENT;
+	register_ring(s);
 	err = map_rings(s, &p) ?: register_files(s) ?: register_buffers(s);
 	if (err)
 		return err;
@@ -391,6 +441,8 @@ static void io_uring_run(struct worker *w)
 				sent(w, index, cqe);
 				break;
 			case CLOSE:
+				if (cqe->res < 0)
+					count(&w->counters.errors, 1);
 				if (!s->accepting)
 					start_accept(w);
 				break;
