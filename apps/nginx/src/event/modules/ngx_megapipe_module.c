@@ -13,8 +13,9 @@
  *   writes   from another one: c->send() and c->send_chain() copy into it, and
  *            what handlers have put there until the events are waited for goes
  *            out as one WRITE;
- *   sends    files by SENDFILE: the chain is not "sent" and c->write is not ready
- *            until the completion, so nginx keeps the file open meanwhile.
+ *   sends    files by SENDFILE, a piece at a time.  The piece counts as sent at
+ *            once, as what is copied does; so a file that nginx closes stays open
+ *            until no command names it (ngx_megapipe_close_file()).
  *
  * Nothing that nginx allocates is ever the kernel's.  All other connections
  * (TLS, HTTP/2, mail, upstreams, UDP, the master's channel) have descriptors and
@@ -42,6 +43,7 @@
 #define NGX_MEGAPIPE_WRITE       32768
 #define NGX_MEGAPIPE_SENDFILE    131072
 #define NGX_MEGAPIPE_SPARE       256
+#define NGX_MEGAPIPE_SPARE_WRITE 64
 
 /* as long as the kernel would keep a closed socket whose peer does not read */
 #define NGX_MEGAPIPE_CLOSE_TIMEOUT  60000
@@ -58,8 +60,7 @@ typedef enum {
 typedef enum {
     NGX_MEGAPIPE_NO_FILE = 0,
     NGX_MEGAPIPE_FILE_ASKED,
-    NGX_MEGAPIPE_FILE_PENDING,
-    NGX_MEGAPIPE_FILE_DONE
+    NGX_MEGAPIPE_FILE_PENDING
 } ngx_megapipe_file_e;
 
 
@@ -109,10 +110,17 @@ typedef struct {
     ngx_fd_t              file_fd;
     off_t                 file_pos;
     size_t                file_size;
-    int                   file_result;
 
     ngx_event_t           timer;       /* closing */
 } ngx_megapipe_conn_t;
+
+
+/* a file that commands name, and whether nginx has closed it meanwhile */
+
+typedef struct {
+    unsigned              uses:31;
+    unsigned              closed:1;
+} ngx_megapipe_open_file_t;
 
 
 #define ngx_megapipe_io(c)                                                   \
@@ -164,6 +172,13 @@ static ngx_queue_t            changed_queue;
 static ngx_queue_t            limbo_queue;
 static ngx_queue_t            spare_queue;
 static ngx_uint_t             nspare;
+
+/* each begins with the address of the next */
+static u_char                *spare_write;
+static ngx_uint_t             nspare_write;
+
+static ngx_megapipe_open_file_t  *files;   /* by descriptor */
+static ngx_fd_t               nfiles;
 
 static ngx_megapipe_conn_t    notify_conn;
 static ngx_event_t            notify_event;
@@ -528,12 +543,113 @@ ngx_megapipe_alloc(ngx_log_t *log)
 }
 
 
+static u_char *
+ngx_megapipe_alloc_write(ngx_log_t *log)
+{
+    u_char  *p;
+
+    p = spare_write;
+
+    if (p == NULL) {
+        return ngx_alloc(NGX_MEGAPIPE_WRITE, log);
+    }
+
+    spare_write = *(u_char **) p;
+    nspare_write--;
+
+    return p;
+}
+
+
+static void
+ngx_megapipe_free_write(ngx_megapipe_conn_t *mc)
+{
+    u_char  *p;
+
+    p = mc->write;
+    mc->write = NULL;
+
+    if (nspare_write == NGX_MEGAPIPE_SPARE_WRITE) {
+        ngx_free(p);
+        return;
+    }
+
+    *(u_char **) p = spare_write;
+    spare_write = p;
+    nspare_write++;
+}
+
+
+/* A command will name the file. */
+
+static ngx_int_t
+ngx_megapipe_use_file(ngx_fd_t fd, ngx_log_t *log)
+{
+    ngx_fd_t                   n;
+    ngx_megapipe_open_file_t  *p;
+
+    if (fd >= nfiles) {
+        n = ngx_max(fd + 1, 2 * nfiles);
+
+        p = realloc(files, n * sizeof(ngx_megapipe_open_file_t));
+        if (p == NULL) {
+            ngx_log_error(NGX_LOG_EMERG, log, ngx_errno, "realloc() failed");
+            return NGX_ERROR;
+        }
+
+        ngx_memzero(p + nfiles,
+                    (n - nfiles) * sizeof(ngx_megapipe_open_file_t));
+        files = p;
+        nfiles = n;
+    }
+
+    files[fd].uses++;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_megapipe_unuse_file(ngx_megapipe_conn_t *mc)
+{
+    ngx_megapipe_open_file_t  *file;
+
+    mc->file = NGX_MEGAPIPE_NO_FILE;
+
+    file = &files[mc->file_fd];
+
+    if (--file->uses == 0 && file->closed) {
+        file->closed = 0;
+
+        if (close(mc->file_fd) == -1) {
+            ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, ngx_errno,
+                          ngx_close_file_n " failed");
+        }
+    }
+}
+
+
+int
+ngx_megapipe_close_file(ngx_fd_t fd)
+{
+    if (fd >= 0 && fd < nfiles && files[fd].uses) {
+        files[fd].closed = 1;
+        return 0;
+    }
+
+    return close(fd);
+}
+
+
 static void
 ngx_megapipe_free(ngx_megapipe_conn_t *mc)
 {
     if (mc->write) {
-        ngx_free(mc->write);
-        mc->write = NULL;
+        ngx_megapipe_free_write(mc);
+    }
+
+    if (mc->file != NGX_MEGAPIPE_NO_FILE) {
+        ngx_megapipe_unuse_file(mc);
     }
 
     if (mc->read && !mc->read_small) {
@@ -970,25 +1086,15 @@ ngx_megapipe_del_connection(ngx_connection_t *c, ngx_uint_t flags)
 
     c->shared = 1;
 
-    if (mc->file == NGX_MEGAPIPE_FILE_PENDING) {
-        /* it is the last moment that the file is certainly open */
-        mc->reset = 1;
-    }
-
-    if (mc->reset || mc->write == NULL || mc->write_err) {
-        (void) mp_close(mc->handle);
-
-        if (mc->file == NGX_MEGAPIPE_FILE_PENDING) {
-            (void) mp_flush(channel);
-        }
-
-        ngx_megapipe_forget(mc);
+    if (mc->reset || mc->write_err
+        || (mc->write == NULL && mc->file == NGX_MEGAPIPE_NO_FILE))
+    {
+        ngx_megapipe_close(mc);
         return NGX_OK;
     }
 
     mc->connection = NULL;
     mc->closing = 1;
-    mc->file = NGX_MEGAPIPE_NO_FILE;
 
     mc->timer.handler = ngx_megapipe_close_later;
     mc->timer.data = mc;
@@ -1040,7 +1146,9 @@ ngx_megapipe_arm_write(ngx_megapipe_conn_t *mc)
         (void) mp_disconnect(mc->handle);
     }
 
-    if (mc->closing && mc->write == NULL) {
+    if (mc->closing && mc->write == NULL
+        && mc->file == NGX_MEGAPIPE_NO_FILE)
+    {
         ngx_megapipe_close(mc);
     }
 }
@@ -1177,10 +1285,7 @@ ngx_megapipe_writable(ngx_megapipe_conn_t *mc)
 {
     ngx_event_t  *wev;
 
-    if (mc->connection == NULL
-        || mc->file == NGX_MEGAPIPE_FILE_ASKED
-        || mc->file == NGX_MEGAPIPE_FILE_PENDING)
-    {
+    if (mc->connection == NULL || mc->file != NGX_MEGAPIPE_NO_FILE) {
         return;
     }
 
@@ -1201,6 +1306,53 @@ ngx_megapipe_writable(ngx_megapipe_conn_t *mc)
 }
 
 
+/* What handlers believe to be sent will never be. */
+
+static void
+ngx_megapipe_write_failed(ngx_megapipe_conn_t *mc, ngx_err_t err)
+{
+    mc->write_err = err;
+
+    if (mc->write) {
+        ngx_megapipe_free_write(mc);
+    }
+
+    if (mc->file != NGX_MEGAPIPE_NO_FILE) {
+        ngx_megapipe_unuse_file(mc);
+    }
+
+    if (mc->closing) {
+        ngx_megapipe_changed(mc);
+    }
+}
+
+
+/* The same of a file, after which the client waits for what does not come. */
+
+static void
+ngx_megapipe_file_failed(ngx_megapipe_conn_t *mc, ngx_err_t err)
+{
+    ngx_event_t  *rev;
+
+    ngx_megapipe_write_failed(mc, err);
+
+    if (mc->connection == NULL || mc->read_eof || mc->read_err) {
+        return;
+    }
+
+    mc->read_err = err;
+
+    rev = mc->connection->read;
+    rev->pending_eof = 1;
+    rev->ready = 1;
+    rev->available = -1;
+
+    if (rev->active) {
+        rev->handler(rev);
+    }
+}
+
+
 static void
 ngx_megapipe_wrote(ngx_megapipe_conn_t *mc, int result)
 {
@@ -1210,16 +1362,15 @@ ngx_megapipe_wrote(ngx_megapipe_conn_t *mc, int result)
     mc->writing = 0;
 
     if (result < 0 || (size_t) result < size) {
-        mc->write_err = (result < 0) ? -result : NGX_EPIPE;
-        mc->write_last = mc->write_pos;
-
-    } else {
-        mc->write_pos += size;
+        ngx_megapipe_write_failed(mc, (result < 0) ? -result : NGX_EPIPE);
+        ngx_megapipe_writable(mc);
+        return;
     }
 
+    mc->write_pos += size;
+
     if (mc->write_pos == mc->write_last) {
-        ngx_free(mc->write);
-        mc->write = NULL;
+        ngx_megapipe_free_write(mc);
     }
 
     if (mc->write || mc->closing || mc->shutdown
@@ -1235,8 +1386,42 @@ ngx_megapipe_wrote(ngx_megapipe_conn_t *mc, int result)
 static void
 ngx_megapipe_sent_file(ngx_megapipe_conn_t *mc, int result)
 {
-    if (result == -EBUSY) {
+    if (mc->file == NGX_MEGAPIPE_NO_FILE) {
+        /* the WRITE before it has failed */
+        return;
+    }
+
+    if (result < 0 && result != -EBUSY) {
+        ngx_megapipe_file_failed(mc, -result);
+        ngx_megapipe_writable(mc);
+        return;
+    }
+
+    if (result == 0) {
+
+        /*
+         * if sendfile returns zero, then someone has truncated the file,
+         * so the offset became beyond the end of the file
+         */
+
+        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0,
+                      "mp_sendfile() reported that the file was truncated "
+                      "at %O", mc->file_pos);
+
+        ngx_megapipe_file_failed(mc, NGX_ECONNABORTED);
+        ngx_megapipe_writable(mc);
+        return;
+    }
+
+    if (result > 0) {
+        mc->file_pos += result;
+        mc->file_size -= result;
+    }
+
+    if (mc->file_size) {
         mc->file = NGX_MEGAPIPE_FILE_ASKED;
+
+        /* EBUSY: the completion of the WRITE makes the next attempt */
 
         if (mc->writing == 0) {
             ngx_megapipe_changed(mc);
@@ -1245,8 +1430,11 @@ ngx_megapipe_sent_file(ngx_megapipe_conn_t *mc, int result)
         return;
     }
 
-    mc->file = NGX_MEGAPIPE_FILE_DONE;
-    mc->file_result = result;
+    ngx_megapipe_unuse_file(mc);
+
+    if (mc->write || mc->closing || mc->shutdown) {
+        ngx_megapipe_changed(mc);
+    }
 
     ngx_megapipe_writable(mc);
 }
@@ -1606,7 +1794,7 @@ ngx_megapipe_put(ngx_megapipe_conn_t *mc, u_char *p, size_t size)
     size_t  n;
 
     if (mc->write == NULL) {
-        mc->write = ngx_alloc(NGX_MEGAPIPE_WRITE, mc->connection->log);
+        mc->write = ngx_megapipe_alloc_write(mc->connection->log);
         if (mc->write == NULL) {
             return NGX_ERROR;
         }
@@ -1712,33 +1900,6 @@ ngx_megapipe_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
         limit = NGX_MAX_OFF_T_VALUE;
     }
 
-    if (mc->file == NGX_MEGAPIPE_FILE_DONE) {
-        mc->file = NGX_MEGAPIPE_NO_FILE;
-        n = mc->file_result;
-
-        if (n < 0) {
-            mc->write_err = -n;
-
-        } else if (n == 0) {
-
-            /*
-             * if sendfile returns zero, then someone has truncated the file,
-             * so the offset became beyond the end of the file
-             */
-
-            ngx_log_error(NGX_LOG_ALERT, c->log, 0,
-                          "mp_sendfile() reported that the file was truncated "
-                          "at %O", mc->file_pos);
-            wev->error = 1;
-            return NGX_CHAIN_ERROR;
-
-        } else {
-            c->sent += n;
-            limit -= n;
-            in = ngx_chain_update_sent(in, n);
-        }
-    }
-
     if (mc->write_err) {
         wev->error = 1;
         (void) ngx_connection_error(c, mc->write_err, "send() failed");
@@ -1746,27 +1907,38 @@ ngx_megapipe_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
     }
 
     send = 0;
+    cl = in;
 
-    for (cl = in; cl && send < limit; cl = cl->next) {
+    while (cl && send < limit) {
 
         if (ngx_buf_special(cl->buf)) {
+            cl = cl->next;
             continue;
+        }
+
+        if (mc->file != NGX_MEGAPIPE_NO_FILE) {
+            /* what follows a file waits for it */
+            wev->ready = 0;
+            break;
         }
 
         if (cl->buf->in_file) {
             file = cl->buf;
 
-            size = ngx_chain_coalesce_file(&cl, ngx_min(limit - send,
-                                                        NGX_MEGAPIPE_SENDFILE));
+            if (ngx_megapipe_use_file(file->file->fd, c->log) != NGX_OK) {
+                wev->error = 1;
+                return NGX_CHAIN_ERROR;
+            }
 
             mc->file = NGX_MEGAPIPE_FILE_ASKED;
             mc->file_fd = file->file->fd;
             mc->file_pos = file->file_pos;
-            mc->file_size = size;
-
-            wev->ready = 0;
+            mc->file_size = ngx_chain_coalesce_file(&cl,
+                                                ngx_min(limit - send,
+                                                        NGX_MEGAPIPE_SENDFILE));
+            send += mc->file_size;
             ngx_megapipe_changed(mc);
-            break;
+            continue;
         }
 
         if (!ngx_buf_in_memory(cl->buf)) {
@@ -1795,6 +1967,8 @@ ngx_megapipe_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
             wev->ready = 0;
             break;
         }
+
+        cl = cl->next;
     }
 
     ngx_log_debug3(NGX_LOG_DEBUG_EVENT, c->log, 0,
@@ -1804,27 +1978,6 @@ ngx_megapipe_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
     c->sent += send;
 
     return ngx_chain_update_sent(in, send);
-}
-
-
-void
-ngx_megapipe_release_files(ngx_connection_t *c)
-{
-    ngx_megapipe_conn_t  *mc;
-
-    if (!ngx_megapipe_io(c) || c->read->index == NGX_INVALID_INDEX) {
-        return;
-    }
-
-    mc = (ngx_megapipe_conn_t *) c->read->index;
-
-    if (mc->file == NGX_MEGAPIPE_FILE_PENDING) {
-        /* the kernel has its own reference then */
-        (void) mp_flush(channel);
-
-    } else {
-        mc->file = NGX_MEGAPIPE_NO_FILE;
-    }
 }
 
 

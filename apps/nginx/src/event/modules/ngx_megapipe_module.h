@@ -22,9 +22,6 @@ int ngx_megapipe_setsockopt(ngx_connection_t *c, int level, int name,
 int ngx_megapipe_shutdown(ngx_connection_t *c, int how);
 int ngx_megapipe_close_socket(ngx_socket_t s);
 
-/* files that are being sent are about to be closed */
-void ngx_megapipe_release_files(ngx_connection_t *c);
-
 
 extern ngx_module_t  ngx_megapipe_module;
 
