@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -22,7 +23,9 @@ from megabench import (
     checks,
     compare,
     console,
+    contention,
     figure,
+    ledger,
     metadata,
     paths,
     plan,
@@ -50,6 +53,7 @@ from megabench.table import Table
 from megabench.testbed import Testbed
 
 OK, FAILED, USAGE, SKIPPED = 0, 1, 2, 77
+LINES_PLUGIN = "liblines.so"
 
 
 class Verbs(TyperGroup):
@@ -330,25 +334,33 @@ def run_(
     if not names:
         experiments = [one for one in experiments if only_for(one, wanted)] or experiments
     bed = load_testbed(testbed)
+    of_lines = [one for one in experiments if one.counter == "lines"]
+    experiments = [one for one in experiments if one.counter != "lines"]
     planned = plan.make_plan(experiments, scale, wanted, bed.cores)
-    for line in planned.left_out:
+    lines = plan.make_plan(of_lines, scale, wanted, bed.cores)
+    for line in (*planned.left_out, *lines.left_out):
         console.say(f"left out: {line}")
     shared = f", {planned.shared} of them shared" if planned.shared else ""
     console.say(
-        f"{len(planned.trials)} trials{shared}, about {plan.duration(planned.seconds)} "
-        f"on {bed.name}, once it is up"
+        f"{len(planned.trials) + len(lines.trials)} trials{shared}, about "
+        f"{plan.duration(planned.seconds + lines.seconds)} on {bed.name}, once it is up"
     )
     if dry_run:
-        print("\n".join(run.spelled(bed, planned)))
+        print("\n".join(run.spelled(bed, planned) + run.spelled(bed, lines)))
         return
-    if not planned.trials:
+    if not planned.trials and not lines.trials:
         raise UsageError("no trial is left to run", hint="less of --only, or a larger testbed")
     if bed.is_virtual and (busy := metadata.host_load()) > 0.5:
         console.say(f"this machine is busy ({busy:.1f} runnable a core): rates will suffer")
     where = where_results(results)
     record.check_space(where)
-    request = run.Request(experiments, scale, where, wanted, fresh, share)
-    outcome = measure_all(bed, request, planned, testbed, keep_up)
+    outcome = run.Outcome()
+    if planned.trials:
+        request = run.Request(experiments, scale, where, wanted, fresh, share)
+        outcome = measure_all(bed, request, planned, testbed, keep_up)
+    if lines.trials:
+        request = run.Request(of_lines, scale, where, wanted, fresh)
+        outcome.add(measure_lines(request, lines, testbed))
     finish(bed.name, where, outcome, scale, as_json, with_report)
 
 
@@ -381,6 +393,22 @@ def measure_all(
     outcome.ok += counted.ok
     outcome.failed += counted.failed
     return outcome
+
+
+def measure_lines(request: run.Request, planned: plan.Plan, testbed: str) -> run.Outcome:
+    """Experiments for which the emulator counts changes of writer, in a machine of their own."""
+    bed = load_testbed(testbed)
+    if bed.kind != "vm":
+        names = ", ".join(one.id for one in request.experiments)
+        console.say(f"left out: {names}: cache lines are counted in an emulated machine only")
+        return run.Outcome()
+    bed = load_testbed(testbed, "tcg")
+    if bed.is_up():
+        console.say("cache lines are counted by another plugin: the testbed starts again")
+        bed.down()
+    bed.plugin = LINES_PLUGIN
+    with brought_up(bed, request, False):
+        return run.Session(bed, request, planned, progress=console.Bar()).run()
 
 
 @contextmanager
@@ -544,6 +572,72 @@ def profile_(
         console.say(f"wrote {path}")
 
 
+@app.command("contention")
+def contention_(
+    names: Names = None,
+    testbed: Bed = "local",
+    scale: Scale = "quick",
+    only: Only = None,
+    results: Results = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure, even where there are results.")
+    ] = False,
+) -> None:
+    """Which cache lines go from core to core; measures what is not measured yet."""
+    chosen_ones = [one for one in chosen(names) if one.counter == "lines"]
+    if not chosen_ones:
+        raise UsageError("none of these experiments counts cache lines", hint="counter = lines")
+    where, bed, wanted = where_results(results), bed_name(testbed), parse_only(only)
+    for experiment in chosen_ones:
+        if not fresh:
+            with suppress(record.ResultsError):
+                show_lines(where, bed, experiment.id)
+                continue
+        planned = plan.make_plan([experiment], scale, wanted)
+        request = run.Request([experiment], scale, where, wanted, fresh)
+        outcome = measure_lines(request, planned, testbed)
+        for line in outcome.failed:
+            console.say(f"failed: {line.splitlines()[0]}")
+        show_lines(where, bed, experiment.id)
+
+
+def show_lines(results: Path, bed: str, name: str) -> None:
+    """One experiment's counts, and the ten worst lines of each point by name."""
+    one = table.make_table(table.load_raw(results, bed, name))
+    table.write_table(results, bed, one)
+    figure.write_figures(results, bed, one)
+    show_summary([one], [])
+    folder = results / bed / "raw" / name
+    level = max(contention.LEVELS)
+    rows = [[str(cell) for cell in row] for row in contention.worst(one.raw.points, folder, level)]
+    title = f"Lines that at least {level} CPUs write: changes of writer per transaction"
+    console.out().print(console.rows(title, contention.HEADINGS, rows))
+    if path := contention.write_table(results, bed, one.raw):
+        console.say(f"wrote {path}")
+
+
+@app.command("ledger")
+def ledger_(
+    testbed: Bed = "local",
+    write: Annotated[
+        bool, typer.Option("--write", help="Make what is measured the ledger's new entries.")
+    ] = False,
+) -> None:
+    """What a transaction costs at a few fixed points, against the ledger."""
+    kept = ledger.read_ledger()
+    bed = load_testbed(testbed, "tcg")
+    request = run.Request([load_experiment(kept.experiment)], ledger.SCALE, where_results(None), {})
+    with brought_up(bed, request, False), tempfile.TemporaryDirectory() as folder:
+        compared = ledger.compare(bed, kept, Path(folder), anew=write)
+    console.out().print(console.rows("", ledger.HEADINGS, ledger.rows(compared)))
+    if write:
+        ledger.write_ledger(kept, compared)
+        console.say(f"wrote {ledger.path()}")
+    elif said := ledger.complaint(compared):
+        console.say(said)
+        raise typer.Exit(FAILED)
+
+
 @app.command("report")
 def report_(testbed: Bed = "local", scale: AnyScale = None, results: Results = None) -> None:
     """Tables, figures, report.html and the README's results, from raw results alone."""
@@ -556,6 +650,7 @@ def draw_report(results: Path, bed: str, scale: str | None) -> None:
     for one in tables:
         table.write_table(results, bed, one)
         figure.write_figures(results, bed, one)
+        contention.write_table(results, bed, one.raw)
         with suppress(record.ResultsError):
             found = profile.profiles(one.raw, results, bed)
             profile.write_tables(results, bed, one.raw.experiment.id, found)

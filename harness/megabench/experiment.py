@@ -30,6 +30,8 @@ MARKS = {
 ORDERS = ("interleaved", "sequential")
 LOOPS = ("closed", "open")
 SHAPES = ("lines", "bars", "stacked")
+# What the emulator's plugin counts meanwhile: instructions, or changes of writer of cache lines.
+COUNTERS = ("instructions", "lines")
 KINDS = ("ratio", "inverse", "gain", "excess", "step")
 # What a claim's ratio is: an effect to be reached, or a cost to stay within.
 BOUNDS = ("lower", "upper")
@@ -122,6 +124,7 @@ class Experiment:
     figures: tuple[Figure, ...]
     verdicts: tuple[Verdict, ...]
     source: Mapping[str, Any]
+    counter: str = COUNTERS[0]
 
     def grid_at(self, scale: str) -> dict[str, tuple[Value, ...]]:
         """The grid that `scale` measures."""
@@ -247,6 +250,7 @@ def parse_experiment(content: dict[str, Any], where: Path) -> Experiment:
         figures=tuple(_figure(row, parameters, x, series) for row in _rows(top, "figure")),
         verdicts=tuple(_verdict(row, parameters) for row in _rows(top, "verdict")),
         source=json.loads(json.dumps(content)),
+        counter=top.text("counter", COUNTERS[0], among=COUNTERS),
     )
     top.finish()
     for name in grid.get("system", ()):

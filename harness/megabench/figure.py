@@ -80,6 +80,9 @@ LABELS = {
     "gain": "gain in throughput over the baseline (%)",
     "contribution": "gain (percentage points)",
     "syscalls": "system calls per transaction",
+    "contention_2": "changes of writer per transaction",
+    "contention_4": "changes of writer per transaction",
+    "contention_interface_4": "changes of writer per transaction",
 }
 # Metrics that share their name with a parameter.
 RATES = {"connections": "connections per second"}

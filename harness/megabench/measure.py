@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from megabench import apps, instructions
+from megabench import apps, contention, instructions
 from megabench.errors import CommandError
 from megabench.host import Host
 from megabench.plan import Trial
@@ -55,6 +55,10 @@ UNITS = {
     "instructions_spin": "per transaction",
     "instructions_tick": "per transaction",
     "instructions_idle": "per transaction",
+    "contention_2": "per transaction",
+    "contention_4": "per transaction",
+    "contention_interface_2": "per transaction",
+    "contention_interface_4": "per transaction",
 }
 INSTRUCTIONS = tuple(name for name in UNITS if name.startswith("instructions"))
 # What the emulator's plugin counts beside instructions, by its name there. Its system calls are
@@ -135,6 +139,9 @@ def measure(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
     before = retransmits([bed.server, *clients])
     with apps.start(trial.app, trial.cell, bed, server_argv, number, logs / "server.log") as server:
         server.ready()
+        # After the start: a server that touches its memory takes many lines over.
+        if bed.counter_file is not None and contention.is_lines(bed.counter_file):
+            contention.clear(bed.counter_file)
         idle = busy_s(bed.server)
         results = _load(clients, load_argvs, trial, logs)
         busy = busy_s(bed.server) - idle
@@ -150,7 +157,7 @@ def measure(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
     measured.metrics["server_cpu"] = 1e6 * busy / max(1, sum(map(all_served, results)))
     measured.notes += retransmit_notes(measured)
     if bed.counter_file is not None:
-        _count_instructions(measured, logs)
+        _count(measured, logs)
     return measured
 
 
@@ -359,13 +366,32 @@ def server_metrics(final: Mapping[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-def _count_instructions(measured: Measured, logs: Path) -> None:
+def _count(measured: Measured, logs: Path) -> None:
     """Counters of the window, divided by its transactions."""
     begin, end = logs / "counters.begin", logs / "counters.end"
     transactions = sum(int(result["transactions"]) for result in measured.load)
     if not transactions or measured.metrics["throughput"] < MIN_RATE:
-        measured.notes.append(f"instructions left out: below {MIN_RATE:.0f} txn/s")
-        return
+        measured.notes.append(f"counts left out: below {MIN_RATE:.0f} txn/s")
+    elif contention.is_lines(begin):
+        _count_lines(measured, logs, transactions)
+    else:
+        _count_instructions(measured, logs, transactions)
+    # 8 vCPUs times thousands of functions, twice: the tables made of them say what they held.
+    begin.unlink(missing_ok=True)
+    end.unlink(missing_ok=True)
+
+
+def _count_lines(measured: Measured, logs: Path, transactions: int) -> None:
+    window = contention.diff(
+        contention.read(logs / "counters.begin"), contention.read(logs / "counters.end")
+    )
+    found = contention.summary(window, contention.symbols(), transactions)
+    write_json(logs / contention.LINES, found)
+    measured.metrics |= contention.metrics(found)
+
+
+def _count_instructions(measured: Measured, logs: Path, transactions: int) -> None:
+    begin, end = logs / "counters.begin", logs / "counters.end"
     window = instructions.diff(instructions.read(begin), instructions.read(end))
     summary: Mapping[str, Any] = dict(instructions.summary(window, transactions))
     measured.metrics |= {name: summary[name] for name in INSTRUCTIONS if name in summary}
@@ -375,6 +401,3 @@ def _count_instructions(measured: Measured, logs: Path) -> None:
     shares = {name: round(value, 1) for name, value in summary.get("by_function", {}).items()}
     functions = sorted(shares.items(), key=lambda row: (-row[1], row[0]))
     write_json(logs / FUNCTIONS, {name: value for name, value in functions if value})
-    # 8 vCPUs times thousands of functions, twice: the table above says what they held.
-    begin.unlink()
-    end.unlink()

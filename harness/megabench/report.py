@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from megabench import compare, figure, paths, profile, record, summary, system, table
+from megabench import compare, contention, figure, paths, profile, record, summary, system, table
 from megabench.compare import Judged
 from megabench.experiment import all_experiments
 from megabench.record import ResultsError
@@ -101,6 +101,7 @@ def render(results: Path, testbed: str, tables: list[Table]) -> str:
         measured=[one.raw.experiment.id for one in tables],
         rule=plain(compare.RULE),
         marks=figure.marks_explained(),
+        line_headings=contention.HEADINGS,
         interval_rule=INTERVAL_RULE,
         experiments=[_experiment(results, testbed, one) for one in tables],
     )
@@ -129,6 +130,9 @@ def _experiment(results: Path, testbed: str, one: Table) -> dict[str, Any]:
             and _figure_path(results, testbed, one, fig, "svg").exists()
         ],
         "account": _account(results, testbed, one),
+        "lines": contention.worst(
+            one.raw.points, results / testbed / "raw" / experiment.id, max(contention.LEVELS)
+        ),
         "command": rerun_command(one),
         "runs": one.raw.runs,
         "health": summary.health(one),

@@ -91,6 +91,15 @@ class Outcome:
     # Cells that no number of repeats made sure enough.
     wide: list[str] = field(default_factory=list)
 
+    def add(self, other: "Outcome") -> None:
+        """What came of another session, of other experiments."""
+        self.runs |= other.runs
+        self.ok += other.ok
+        self.skipped += other.skipped
+        self.failed += other.failed
+        self.cannot += other.cannot
+        self.wide += other.wide
+
 
 @dataclass
 class _Run:

@@ -129,6 +129,8 @@ def virtme_argv(
 class VmTestbed(Testbed):
     kind = "vm"
     is_virtual = True
+    # The emulator's, which counts: instructions, or (liblines.so) changes of writer of cache lines.
+    plugin = "libinsn.so"
 
     def __init__(
         self, name: str, title: str, machine: Machine, server: Tuning, client: Tuning
@@ -385,9 +387,9 @@ class VmTestbed(Testbed):
     def _counting_options(self, accel: str) -> list[str]:
         if not self.machine.count_instructions or accel != "tcg":
             return []
-        plugin = paths.build() / "bin/libinsn.so"
+        plugin = paths.build() / "bin" / self.plugin
         if not plugin.exists():
-            self.say(f"instructions are not counted: no {plugin} (make -C harness/plugin)")
+            self.say(f"nothing is counted: no {plugin} (make -C harness/plugin)")
             return []
         system_map = self.image.parents[3] / "System.map"
         return plugin_options(plugin, self.state.directory / "instructions.bin", system_map)

@@ -31,7 +31,6 @@
  * Usage: -plugin libinsn.so,out=FILE,map=SYSTEM.MAP[,exact=on|off]
  */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +40,7 @@
 #include "decode.h"
 #include "qemu_plugin.h"
 #include "symbols.h"
+#include "version.h"
 
 #define MAX_INSN_BYTES 15
 #define KERNEL_HALF (UINT64_C(1) << 63)
@@ -311,31 +311,6 @@ static void instrument_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 	}
 	for (size_t i = 0; plugin.exact && i < length; i++)
 		on_insn(qemu_plugin_tb_get_insn(tb, i), run_insn, 0);
-}
-
-/*
- * QEMU refuses a plugin whose version it does not know, and looks at the version after it has run
- * this. The functions it exports tell which versions it knows.
- */
-__attribute__((constructor)) static void choose_version(void)
-{
-	static const struct {
-		const char *function;
-		int version;
-	} newest_first[] = {
-		{ "qemu_plugin_write_memory_vaddr", 5 },
-		{ "qemu_plugin_read_memory_vaddr", 4 },
-		{ "qemu_plugin_register_vcpu_tb_exec_cond_cb", 3 },
-		{ "qemu_plugin_scoreboard_new", 2 },
-	};
-
-	qemu_plugin_version = 1;
-	for (size_t i = 0; i < sizeof(newest_first) / sizeof(newest_first[0]); i++) {
-		if (dlsym(RTLD_DEFAULT, newest_first[i].function)) {
-			qemu_plugin_version = newest_first[i].version;
-			return;
-		}
-	}
 }
 
 static int fail(const char *what, const char *path, const char *why)

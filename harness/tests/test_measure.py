@@ -146,7 +146,7 @@ def test_measure__no_instructions_of_an_idling_machine(trial: Trial, tmp_path: P
     bed.clients[0].program = lambda argv: [result(throughput=50.0)]
     got = measure.measure(bed, trial, 1, tmp_path)
     assert "instructions" not in got.metrics
-    assert got.notes == ["instructions left out: below 100 txn/s"]
+    assert got.notes == ["counts left out: below 100 txn/s"]
 
 
 def test_load_notes__what_a_reader_should_know() -> None:
