@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
+from programs import BIN, build
+
 from megabench import contention, record, table
 from megabench.contention import Lines, Symbols
 from megabench.instructions import CountersError
-from programs import BIN, build
 
 QEMU = "qemu-system-x86_64"
 FIRMWARE = Path(__file__).parent / "guest" / "contended.S"
