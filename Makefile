@@ -23,7 +23,7 @@ export ACCEL
 MAKEFLAGS += --no-builtin-rules
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-apps test-kernel test-unit lint deps venv tree kernel lib apps \
+.PHONY: help reproduce test test-apps test-deploy test-kernel test-unit lint deps venv tree kernel lib apps \
 	memcached nginx load generators plugin all report clean distclean
 
 help: ## list the targets
@@ -33,7 +33,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 reproduce: plan all ## from nothing to the report: install, build, run, draw
-	@$(MEGABENCH) run --report --testbed $(TESTBED) --scale $(SCALE) $(EXPERIMENTS)
+	@$(MEGABENCH) run --report --remove --testbed $(TESTBED) --scale $(SCALE) $(EXPERIMENTS)
 
 .PHONY: plan
 plan:
@@ -105,8 +105,12 @@ test-apps: all ## test the ported applications, here and in the virtual machine 
 	$(SUB) apps/memcached asan
 	@TEST_APPS=all $(PYTEST) $(TESTS)/test_memcached.py $(TESTS)/test_nginx.py
 
+test-deploy: all ## install, boot, verify and remove the kernel on a server with a disk of its own (hours)
+	@scripts/packages.sh ensure deb lab
+	@TEST_DEPLOY=$(or $(PACKAGES),1) $(PYTEST) $(TESTS)/test_deploy.py
+
 test-unit: venv ## run the tests that need no virtual machine, root or network
-	@$(PYTEST) -m 'not vm' $(TESTS)
+	@$(PYTEST) -m 'not vm and not lab and not deploy' $(TESTS)
 
 lint: venv tree ## check style: ruff, mypy, shellcheck, checkpatch, the makefiles
 	@scripts/packages.sh ensure lint

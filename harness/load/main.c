@@ -256,6 +256,36 @@ static enum outcome wait_ready(struct main_state *m)
 	return outcome;
 }
 
+/*
+ * Several generators are one load only if they begin together. Each says when
+ * it is ready, and whoever started them tells all of them to go.
+ */
+static enum outcome wait_for_go(struct main_state *m)
+{
+	struct run *run = &m->run;
+	struct pollfd fds[] = {
+		{ .fd = STDIN_FILENO, .events = POLLIN },
+		{ .fd = m->signals, .events = POLLIN },
+	};
+	char line[16];
+
+	if (report_event("ready", "threads", run->options->threads))
+		return fail(run, "standard output is closed");
+	for (;;) {
+		const int64_t left = m->deadline_ns - now_ns();
+
+		if (left <= 0)
+			return fail_deadline(run);
+		if (poll(fds, 2, (int)(left / NS_PER_MS) + 1) <= 0)
+			continue;
+		if (fds[1].revents)
+			return fail(run, "stopped by a signal before it was told to begin");
+		if (read(STDIN_FILENO, line, sizeof(line)) > 0)
+			return OUTCOME_TIME;
+		return fail(run, "standard input ended before it was told to begin");
+	}
+}
+
 static enum outcome warm_up(struct main_state *m)
 {
 	const struct options *o = m->run.options;
@@ -369,12 +399,15 @@ int main(int argc, char **argv)
 {
 	static struct options options;
 	static struct main_state m;
-	enum outcome outcome;
+	enum outcome outcome = OUTCOME_TIME;
 
 	options_parse(&options, argc, argv);
 	set_up(&m, &options);
 
-	outcome = warm_up(&m);
+	if (options.wait)
+		outcome = wait_for_go(&m);
+	if (outcome != OUTCOME_FAILED)
+		outcome = warm_up(&m);
 	if (outcome != OUTCOME_FAILED)
 		outcome = begin(&m);
 	if (outcome != OUTCOME_FAILED)

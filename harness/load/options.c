@@ -72,6 +72,8 @@ static const struct option_row rows[] = {
 	  "S", "end everything after so long, as a failure" },
 	{ "seed", "seed", OPTION_NUMBER, AT(seed), 0, 9007199254740992.0, "1",
 	  "N", "of the contents of the messages" },
+	{ "wait", "wait", OPTION_NUMBER, AT(wait), 0, 1, "0",
+	  "0|1", "1 = say ready, and begin when a line comes on standard input" },
 	{ "snapshot", "snapshots", OPTION_SNAPSHOTS, AT(snapshots), 0, 0, NULL,
 	  "SRC:DST", "copy file SRC to DST.begin and DST.end" },
 };

@@ -32,6 +32,7 @@ struct options {
 	double timeout_s;
 	double deadline_s;
 	uint64_t seed;
+	uint64_t wait;			/* 1: begin when told to */
 	const char *snapshots[MAX_SNAPSHOTS];
 	unsigned int nr_snapshots;
 };

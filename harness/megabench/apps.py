@@ -7,7 +7,9 @@ others have a module each.
 """
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,21 @@ def remote_dir(kind: str) -> str:
     return "/run/megabench/bin" if kind == "vm" else "/tmp/megabench/bin"
 
 
+# What tells about the kernel side, on servers that are not this machine.
+TOOLS = ("megapipe-info",)
+# On machines that are not ours a program may lack a library: it comes with it, beside it.
+WRAPPER = """\
+#!/bin/sh
+LD_LIBRARY_PATH={libraries} exec {program} "$@"
+"""
+SWEEP = """\
+for exe in /proc/[0-9]*/exe; do
+	program=$(readlink "$exe") || continue
+	case $program in "$1"/*) pid=${exe#/proc/}; kill -KILL "${pid%/exe}" && echo "$program" ;; esac
+done 2>/dev/null
+true"""
+
+
 def deploy(bed: Any, names: Sequence[str]) -> list[str]:
     """Bring the apps' programs to every machine that is not this one; what was copied where."""
     folder = remote_dir(bed.kind)
@@ -198,20 +215,82 @@ def deploy(bed: Any, names: Sequence[str]) -> list[str]:
             row = app(name)
             for program in row.programs(name) if host is bed.server else [row.load]:
                 wanted.setdefault(program, row.make)
+        if bed.kind != "vm" and host is bed.server:
+            wanted |= dict.fromkeys(TOOLS, "make lib")
         for program, make in wanted.items():
             local = Path(binary(program, None))
             if not local.exists():
                 raise HarnessError(f"no {local}", hint=make)
-            remote = f"{folder}/{program}"
-            there = host.run(["sha256sum", remote], timeout=READY_S, check=False).stdout
-            if there.partition(" ")[0] != hashlib.sha256(local.read_bytes()).hexdigest():
-                host.put(local, remote)
-                copied.append(f"{host.name}:{remote}")
+            if bed.kind == "vm":
+                put = _put_changed(host, local, f"{folder}/{program}")
+            else:
+                put = _put_with_libraries(host, local, folder)
+            copied += [f"{host.name}:{one}" for one in put]
         for name in names:
             program = f"{folder}/{app(name).server}"
             if host is bed.server and app(name).put(host, program):
                 copied.append(f"{host.name}:{name}'s documents")
     return copied
+
+
+def _put_changed(host: Host, local: Path, remote: str) -> list[str]:
+    """Copy unless it is there already; what was copied."""
+    there = host.run(["sha256sum", remote], timeout=READY_S, check=False).stdout
+    if there.partition(" ")[0] == hashlib.sha256(local.read_bytes()).hexdigest():
+        return []
+    host.put(local, remote)
+    return [remote]
+
+
+def _put_with_libraries(host: Host, local: Path, folder: str) -> list[str]:
+    """A program, and the libraries that this machine has and that one lacks."""
+    ours = needed_libraries(local)
+    listed = host.run(["sh", "-c", "PATH=$PATH:/sbin ldconfig -p"], timeout=READY_S, check=False)
+    known = {line.split()[0] for line in listed.stdout.splitlines() if "x86-64" in line}
+    lacking = {name: path for name, path in ours.items() if name not in known}
+    if not lacking:
+        return _put_changed(host, local, f"{folder}/{local.name}")
+    put = []
+    for path in lacking.values():
+        put += _put_changed(host, path, f"{folder}/lib/{path.name}")
+    real = f"{folder}/lib/{local.name}"
+    put += _put_changed(host, local, real)
+    with tempfile.TemporaryDirectory() as scratch:
+        wrapper = Path(scratch) / local.name
+        wrapper.write_text(WRAPPER.format(libraries=f"{folder}/lib", program=real))
+        put += _put_changed(host, wrapper, f"{folder}/{local.name}")
+    return put
+
+
+def needed_libraries(program: Path) -> dict[str, Path]:
+    """The shared libraries that a program loads here; not the C library, which every host has."""
+    said = LocalHost().run(["ldd", str(program)], timeout=READY_S, check=False).stdout
+    found = {}
+    for line in said.splitlines():
+        words = line.split()
+        if len(words) > 2 and words[1] == "=>" and words[2].startswith("/"):
+            found[words[0]] = Path(words[2])
+    return {name: path for name, path in found.items() if not name.startswith(C_LIBRARY)}
+
+
+# Names of glibc's own parts.
+C_LIBRARY = ("libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so", "ld-linux")
+
+
+def sweep(bed: Any) -> list[str]:
+    """End our programs that a broken-off trial has left on machines that outlive the testbed."""
+    if bed.kind == "vm":
+        return []
+    left = []
+    for host in [bed.server, *bed.clients]:
+        if isinstance(host, LocalHost):
+            continue
+        argv = ["sh", "-c", SWEEP, "sh", remote_dir(bed.kind)]
+        # A machine that does not answer is found out about elsewhere.
+        with suppress(HarnessError):
+            said = host.run(argv, timeout=READY_S, check=False).stdout
+            left += [f"{host.name}:{program}" for program in said.split()]
+    return left
 
 
 def undeploy(bed: Any) -> None:
@@ -279,6 +358,7 @@ def load_argv(
     rate: float = 0.0,
     snapshots: Mapping[str, str] | None = None,
     remote_dir: str | None = None,
+    together: bool = False,
 ) -> list[str]:
     """One load generator's command line for one cell."""
     row = app(name)
@@ -301,6 +381,8 @@ def load_argv(
     ]
     if rate > 0:
         argv += ["--rate", f"{rate:.6g}"]
+    if together:
+        argv += ["--wait", "1"]
     for source, prefix in (snapshots or {}).items():
         argv += ["--snapshot", f"{source}:{prefix}"]
     return argv

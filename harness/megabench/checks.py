@@ -10,6 +10,7 @@ from typing import Any
 from megabench import apps, paths, record, system
 from megabench.errors import HarnessError
 from megabench.experiment import all_experiments, experiment_files, read_experiment
+from megabench.readiness import MEND
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Check:
     what: str
     ok: bool
     said: str
+    # Fine, will change, must mend, note: where there is more to say than ok.
+    level: str = ""
 
 
 def check(testbed: str, load: Callable[[str], Any]) -> list[Check]:
@@ -64,6 +67,12 @@ def _testbed(name: str, load: Callable[[str], Any]) -> list[Check]:
         bed = load(name)
     except HarnessError as error:
         return [Check(f"testbed {name}", False, f"{error.message}; {error.hint}")]
+    inspect = getattr(bed, "inspect", None)
+    if inspect is not None:
+        return [
+            Check(f"{one.host}: {one.what}", one.level != MEND, one.said, one.level)
+            for one in inspect()
+        ]
     found = [Check(f"testbed {name}", True, "up" if bed.is_up() else "down")]
     image = getattr(bed, "image", None)
     if image is not None:

@@ -24,6 +24,7 @@ from megabench import (
     compare,
     console,
     contention,
+    deploy,
     figure,
     ledger,
     metadata,
@@ -34,6 +35,7 @@ from megabench import (
     record,
     report,
     run,
+    stats,
     summary,
     table,
     until,
@@ -265,7 +267,9 @@ def check(testbed: Bed = "local", as_json: Json = False) -> None:
     if as_json:
         show_json([asdict(one) for one in found])
     else:
-        lines = [[one.what, "ok" if one.ok else "missing", one.said] for one in found]
+        lines = [
+            [one.what, one.level or ("ok" if one.ok else "missing"), one.said] for one in found
+        ]
         console.out().print(console.rows("", ["what", "", ""], lines))
     if not all(one.ok for one in found):
         raise typer.Exit(FAILED)
@@ -286,16 +290,22 @@ def up(testbed: Bed = "local", dry_run: DryRun = False) -> None:
     console.say(f"testbed {bed.name} is up")
 
 
-@app.command()
-def deploy(testbed: Bed = "local", dry_run: DryRun = False) -> None:
-    """Copy the servers and the load generator to a testbed that is up."""
+@app.command("deploy")
+def deploy_(testbed: Bed = "local", dry_run: DryRun = False) -> None:
+    """Bring kernel (real machines: built, installed, booted once), servers and load generator."""
     bed = load_testbed(testbed)
     if dry_run:
+        if bed.kind == "ssh":
+            for line in deploy.commands(["server"], bed.options):
+                print(line)
         for name, row in apps.APPS.items():
             for program in row.programs(name):
                 print(f"put build/bin/{program} server:{apps.remote_dir(bed.kind)}/{program}")
         return
-    bed.attach()
+    if bed.kind == "ssh":
+        bed.bring_kernel()
+    else:
+        bed.attach()
     for line in apps.deploy(bed, apps.built()):
         console.say(line)
 
@@ -321,6 +331,10 @@ def run_(
     keep_up: Annotated[
         bool, typer.Option("--keep-up", help="Leave a testbed up that this command started.")
     ] = False,
+    remove: Annotated[
+        bool,
+        typer.Option("--remove", help="Real machines: at the end, as `megabench down --remove`."),
+    ] = False,
     with_report: Annotated[
         bool, typer.Option("--report", help="Write the report too, also if points failed.")
     ] = False,
@@ -336,8 +350,10 @@ def run_(
     bed = load_testbed(testbed)
     of_lines = [one for one in experiments if one.counter == "lines"]
     experiments = [one for one in experiments if one.counter != "lines"]
-    planned = plan.make_plan(experiments, scale, wanted, bed.cores)
+    planned = plan.make_plan(experiments, scale, wanted, bed.cores, len(bed.clients))
     lines = plan.make_plan(of_lines, scale, wanted, bed.cores)
+    for line in planned.fitted:
+        console.say(line)
     for line in (*planned.left_out, *lines.left_out):
         console.say(f"left out: {line}")
     shared = f", {planned.shared} of them shared" if planned.shared else ""
@@ -361,6 +377,8 @@ def run_(
     if lines.trials:
         request = run.Request(of_lines, scale, where, wanted, fresh)
         outcome.add(measure_lines(request, lines, testbed))
+    if remove:
+        take_down(bed, True)
     finish(bed.name, where, outcome, scale, as_json, with_report)
 
 
@@ -420,10 +438,26 @@ def brought_up(bed: Any, request: run.Request, keep_up: bool) -> Iterator[None]:
             bed.up()
             apps.deploy(bed, sorted({one.app for one in request.experiments}))
             yield
-        finally:
+        except BaseException:
             if not was_up and not keep_up:
-                with held_back():
-                    bed.down()
+                end_after_error(bed)
+            raise
+        if not was_up and not keep_up:
+            with held_back():
+                bed.down()
+
+
+def end_after_error(bed: Any) -> None:
+    """Put back what can be; the first error is the one to be seen."""
+    # Real machines that did not come up have put back by themselves what they had begun.
+    if bed.kind != "vm" and not bed.is_up():
+        return
+    with held_back():
+        try:
+            apps.sweep(bed)
+            bed.down()
+        except HarnessError as error:
+            console.say(f"and besides: {error}")
 
 
 def finish(
@@ -461,6 +495,8 @@ def finish(
         show_summary(tables, judged)
     for line in outcome.wide:
         console.say(f"still wider than asked for, after {until.MOST} repeats: {line}")
+    for line in outcome.swept:
+        console.say(f"left running by a failed trial, and ended: {line}")
     for line in outcome.failed:
         console.say(f"failed: {line.splitlines()[0]}")
     for experiment in unmeasured:
@@ -673,7 +709,13 @@ def compare_(
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Ours beside the paper's; or beside ours of another testbed or results folder."""
+    """Ours beside the paper's; or beside ours of another testbed or results folder.
+
+    With two folders of raw results, megabench compare RUN_A RUN_B: the second beside the first.
+    """
+    if names and len(names) == 2 and all((Path(name) / record.META).is_file() for name in names):
+        compare_two(Path(names[0]), Path(names[1]), as_json)
+        return
     where, bed = where_results(results), bed_name(testbed)
     tables = tables_of(names, bed, where, scale)
     if other is None:
@@ -699,18 +741,80 @@ def compare_(
         console.out().print(console.rows(f"{bed} beside {other}", headings, lines))
 
 
+def compare_two(old_path: Path, new_path: Path, as_json: bool) -> None:
+    """Run beside run: ratio, its interval, and whether it is more than noise."""
+    old, new = (table.make_table(table.load_run(path)) for path in (old_path, new_path))
+    why = compare.unlike_runs(old.raw.meta, new.raw.meta)
+    if why:
+        raise UsageError(
+            f"{old_path.name} and {new_path.name} cannot be compared: they differ in "
+            + ", ".join(why[:6]),
+            hint="compare runs of one experiment, on one testbed, with one set-up",
+        )
+    metrics = dict.fromkeys([new.raw.experiment.metric, *summary.BESIDE])
+    found = compare.differences(old, new, list(metrics))
+    if as_json:
+        show_json(
+            [
+                {
+                    "metric": row.metric,
+                    "cell": row.cell,
+                    "a": asdict(row.old),
+                    "b": asdict(row.new),
+                    "ratio": asdict(row.ratio),
+                    "more_than_noise": row.proven,
+                }
+                for row in found
+            ]
+        )
+        return
+    lines = []
+    for row in found:
+        interval = "no interval"
+        if row.ratio.lo is not None and row.ratio.hi is not None:
+            interval = f"{row.ratio.lo:.2f} – {row.ratio.hi:.2f}"
+        values = [summary.number(row.old.median), summary.number(row.new.median)]
+        said = "yes" if row.proven else "no"
+        if row.ratio.lo is None:
+            said = f"not known: fewer than {stats.FEWEST} trials"
+        lines.append([row.metric, row.cell, *values, f"{row.ratio.median:.2f}", interval, said])
+    headings = ["metric", "point", "a", "b", "b / a", "interval", "more than noise"]
+    title = f"{new.raw.experiment.id}: a = {old_path.name}, b = {new_path.name}"
+    console.out().print(console.rows(title, headings, lines))
+    changed = compare.changed_between(old.raw.meta, new.raw.meta)
+    console.say(f"they differ in: {', '.join(changed) or 'nothing that is recorded'}")
+
+
 @app.command()
-def down(testbed: Bed = "local", dry_run: DryRun = False) -> None:
+def down(
+    testbed: Bed = "local",
+    remove: Annotated[
+        bool,
+        typer.Option("--remove", help="Real machines: boot the old kernel and purge ours, too."),
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
     """Stop the testbed and put back what it changed."""
     bed = load_testbed(testbed)
     if dry_run:
         print(f"# stop testbed {bed.name}, and put back what it changed")
+        if remove:
+            print(f"# boot the kernel that testbed {bed.name} had, and purge ours")
         return
+    take_down(bed, remove)
+    console.say(f"testbed {bed.name} is down")
+
+
+def take_down(bed: Any, remove: bool) -> None:
+    """End what runs, put settings back, remove programs and, if asked, the kernel."""
     with held_back():
         if bed.kind != "vm":
+            apps.sweep(bed)
             apps.undeploy(bed)
         bed.down()
-    console.say(f"testbed {bed.name} is down")
+    if remove:
+        # Not held back: it waits for a machine to boot, and can be given again.
+        bed.remove()
 
 
 @app.command()

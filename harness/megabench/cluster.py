@@ -3,26 +3,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-from . import tune
+from . import deploy, tune
+from .console import say
 from .definition import Table
-from .errors import TestbedError
+from .errors import CommandError, HarnessError, TestbedError
 from .host import Host
 from .knobs import Tuning
+from .readiness import MEND, Finding, Wanted, judge, refuse
 from .ssh import SshHost
+from .survey import Survey, survey, version
 from .testbed import Testbed, read_address, read_tuning
 from .tune import MEMORY, Applied
 
 SSH_PORT = 22
+# A generator's threads, where the definition says nothing.
+THREADS = 8
 
 
 class SshTestbed(Testbed):
     """Machines that are there anyway: up tunes them, down puts back what was."""
 
     kind = "ssh"
-    is_virtual = False
     memory = MEMORY
 
     def __init__(
@@ -30,75 +35,163 @@ class SshTestbed(Testbed):
         name: str,
         title: str,
         *,
-        cores: int,
-        address: str,
-        address6: str,
         server: SshHost,
         clients: list[SshHost],
-        tunings: list[tuple[Host, Tuning]],
+        wanted: list[Wanted],
+        options: deploy.Options,
+        client_threads: list[int],
+        is_virtual: bool = False,
     ) -> None:
         self.name = name
         self.title = title
-        self.cores = cores
-        self.server_address = address
-        self.server_address6 = address6
+        self.is_virtual = is_virtual
+        self.cores = wanted[0].cores
+        self.server_address = wanted[0].address
+        self.server_address6 = wanted[0].address6
         self.server = self.ssh_server = server
         self.clients = list(clients)
+        self.client_threads = client_threads
         self.ssh_hosts = [server, *clients]
-        self._tunings = tunings
+        self.wanted = wanted
+        self.options = options
+        self._tunings: list[tuple[Host, Tuning]] = [
+            (host, want.tuning) for host, want in zip(self.ssh_hosts, wanted, strict=True)
+        ]
         self._applied: list[Applied] = []
+        self._release = ""
         self._up = False
 
     @classmethod
     def from_table(cls, table: Table, about: Table) -> SshTestbed:
         name, title = about.text("name"), about.text("title", "")
+        is_virtual = about.boolean("virtual", False)
         about.finish()
         tune = table.table("tune", optional=True)
         tune_server, tune_client = (tune.table(key, optional=True) for key in ("server", "client"))
         tune.finish()
+        options = read_options(table.table("deploy", optional=True))
         machine = table.table("server")
-        cores = machine.integer("cores", least=1)
-        address = read_address(machine, "address", version=4, prefix=False)
-        address6 = read_address(machine, "address6", version=6, prefix=False)
         interface = machine.text("interface")
-        server = read_host(machine, "server")
-        tunings: list[tuple[Host, Tuning]] = [
-            (server, read_tuning(tune_server, interface=interface))
+        wanted = [
+            Wanted(
+                role="server",
+                cores=machine.integer("cores", least=1),
+                interface=interface,
+                address=read_address(machine, "address", version=4, prefix=False),
+                address6=read_address(machine, "address6", version=6, prefix=False, optional=True),
+                tuning=read_tuning(tune_server, interface=interface),
+                kernel=options.kernel == "deploy",
+            )
         ]
-        clients = []
-        for number, part in enumerate(table.tables("client")):
+        server = read_host(machine, "server")
+        clients, threads = [], []
+        for number, part in enumerate(table.tables("client"), start=1):
             interface = part.text("interface")
-            client = read_host(part, f"client{number}")
-            clients.append(client)
-            tunings.append((client, read_tuning(tune_client, interface=interface)))
+            threads.append(part.integer("threads", THREADS, least=1))
+            tuning = read_tuning(tune_client.copy(), interface=interface)
+            wanted.append(Wanted("client", part.integer("cores", 1), interface, tuning=tuning))
+            clients.append(read_host(part, f"client{number}"))
         table.finish()
         return cls(
             name,
             title,
-            cores=cores,
-            address=address,
-            address6=address6,
             server=server,
             clients=clients,
-            tunings=tunings,
+            wanted=wanted,
+            options=options,
+            client_threads=threads,
+            is_virtual=is_virtual,
         )
 
+    # Looking
+
+    def inspect(self) -> list[Finding]:
+        """Everything that a run needs of every machine; changes nothing."""
+        found: list[Finding] = []
+        surveys: list[Survey] = []
+        for host, want in zip(self.ssh_hosts, self.wanted, strict=True):
+            try:
+                # By a command of no consequence, so that the message is about the way there.
+                host.run(["true"], timeout=30)
+                surveys.append(survey(host, want.interface, self.server_address, deploy.DEPLOYED))
+            except CommandError as error:
+                found.append(Finding(host.name, "root", MEND, no_root(host, error)))
+            except HarnessError as error:
+                found.append(Finding(host.name, "SSH", MEND, f"{error.message}; {error.hint}"))
+        if found:
+            return found
+        found = judge(surveys, self.wanted, version(os.confstr("CS_GNU_LIBC_VERSION") or ""))
+        if self.options.kernel == "own" and not surveys[0].text("megapipe"):
+            said = f"{surveys[0].text('release')} has no /dev/megapipe; kernel-patch/README.md"
+            found.append(Finding("server", "kernel", MEND, f'kernel = "own", but {said}'))
+        return found
+
+    def gone(self) -> str:
+        """Which machine does not answer, or is not what it was; empty if all are there."""
+        for host in self.ssh_hosts:
+            try:
+                host.run(["true"], timeout=15)
+            except HarnessError:
+                # The connection may be gone and the machine not: once more, by a new one.
+                host.close()
+                try:
+                    host.run(["true"], timeout=15)
+                except HarnessError as error:
+                    return f"{host.name} does not answer: {error.message.splitlines()[0]}"
+        release = deploy.running(self.server)[0]
+        if self._release and release != self._release:
+            return f"the server has been rebooted into {release}; it ran {self._release}"
+        return ""
+
+    # Coming and going
+
+    def bring_kernel(self) -> None:
+        """Have the MegaPipe kernel run on the server, if it is ours to install."""
+        refuse(self.inspect())
+        if self.options.kernel == "deploy":
+            deploy.ensure(self.name, self.ssh_server, self.options, say)
+
     def up(self) -> None:
-        if not self._up:
-            self._applied = self.tune()
-            self._up = True
+        if self._up:
+            return
+        self.bring_kernel()
+        self._release = deploy.running(self.server)[0]
+        self._applied = self.tune()
+        self._up = True
 
     def down(self) -> None:
         self._applied = []
         self._up = False
-        # By what is written down there: another process may have tuned them.
-        self.restore()
-        for host in self.ssh_hosts:
-            host.close()
+        try:
+            # By what is written down there: another process may have tuned them.
+            self.restore()
+        finally:
+            for host in self.ssh_hosts:
+                host.close()
+
+    def remove(self) -> None:
+        """The old kernel, and nothing of ours left on any disk."""
+        if not deploy.remove(self.ssh_server, self.options.boot_timeout_s, say):
+            say(f"{self.server.name}: no kernel of ours is installed")
 
     def restore(self) -> dict[str, int]:
-        """Put back what a run has changed, of this process or an earlier one; counts by machine."""
-        return {host.name: tune.restore(host, MEMORY) for host, _ in self._tunings}
+        """Put back what a run has changed, of this process or an earlier one; counts by machine.
+
+        A machine that does not answer keeps none of the others from being restored.
+        """
+        counts: dict[str, int] = {}
+        problems: list[str] = []
+        for host, _ in self._tunings:
+            try:
+                counts[host.name] = tune.restore(host, MEMORY)
+            except HarnessError as error:
+                problems.append(f"{host.name}: {error.message.splitlines()[0]}")
+        if problems:
+            raise TestbedError(
+                "not restored: " + "; ".join(problems),
+                "`megabench restore` does it later; a reboot does it too",
+            )
+        return counts
 
     def is_up(self) -> bool:
         return self._up
@@ -115,20 +208,43 @@ class SshTestbed(Testbed):
     def shell_argv(self) -> list[str]:
         host = self.ssh_server
         key = ["-i", str(host.key)] if host.key else []
-        return ["ssh", "-p", str(host.port), *key, f"{host.user}@{host.address}"]
+        known = ["-o", f"UserKnownHostsFile={host.known_hosts}"] if host.known_hosts else []
+        return ["ssh", "-p", str(host.port), *key, *known, f"{host.user}@{host.address}"]
 
     def tunings(self) -> list[tuple[Host, Tuning]]:
         return self._tunings
 
 
+def no_root(host: SshHost, error: CommandError) -> str:
+    """Why no command of root's runs there."""
+    if host.become_root:
+        return (
+            f"sudo without a password is not allowed to {host.user}: {error.tail or error.message}"
+            f" (visudo: {host.user} ALL=(ALL) NOPASSWD: ALL)"
+        )
+    return error.message
+
+
+def read_options(table: Table) -> deploy.Options:
+    options = deploy.Options(
+        kernel=table.text("kernel", "deploy", among=deploy.KERNEL_MODES),
+        config=table.text("config", "reduced", among=deploy.CONFIG_MODES),
+        packages=table.text("packages", ""),
+        boot_timeout_s=table.integer("boot_timeout_s", 600, least=30),
+    )
+    table.finish()
+    return options
+
+
 def read_host(table: Table, name: str) -> SshHost:
-    key = table.text("key", "")
+    key, known = table.text("key", ""), table.text("known_hosts", "")
     host = SshHost(
         name,
         table.text("host"),
         user=table.text("user", "root"),
         port=table.integer("port", SSH_PORT, least=1),
         key=Path(key).expanduser() if key else None,
+        known_hosts=Path(known).expanduser() if known else None,
         become_root=table.boolean("become_root", False),
     )
     table.finish()

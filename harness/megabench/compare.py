@@ -2,10 +2,11 @@
 """Ours beside the paper's: ratios, since the machines differ, and a verdict by a stated rule."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from megabench import paper, stats
+from megabench import metadata, paper, stats
 from megabench.experiment import Experiment, Verdict
 from megabench.stats import Summary
 from megabench.table import Table
@@ -208,3 +209,33 @@ def differences(old: Table, new: Table, metrics: Sequence[str]) -> list[Differen
             cell = ", ".join(f"{name}={value}" for name, value in at.items())
             rows.append(Difference(metric, cell, there, here, stats.ratio(here, there)))
     return rows
+
+
+# What two runs may differ in: it is what they are compared for.
+MAY_DIFFER = ("binaries", "testbed.facts.server.release", "testbed.facts.server.version",
+              "testbed.facts.server.config_sha256")  # fmt: skip
+
+
+def unlike_runs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Why two runs say nothing about each other; empty if they do."""
+    if old["experiment"] != new["experiment"]:
+        return [f"the experiments: {old['experiment']} and {new['experiment']}"]
+    why = []
+    for name in ("grid", "fixed", "metric", "unit", "app"):
+        one, other = (meta["definition"].get(name) for meta in (old, new))
+        if name == "grid":
+            # More points are points that only one of them has.
+            one, other = (sorted(grid or {}) for grid in (one, other))
+        if one != other:
+            why.append(f"definition.{name}")
+    names = metadata.unlike(old, new)
+    return why + [name for name in names if name not in MAY_DIFFER]
+
+
+def changed_between(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In what two comparable runs differ: what a difference of their numbers may be due to."""
+    names = [name for name in metadata.unlike(old, new) if name in MAY_DIFFER]
+    if old["commit"] != new["commit"] or old["dirty"] or new["dirty"]:
+        said = [f"{meta['commit'][:7]}{'+' * bool(meta['dirty'])}" for meta in (old, new)]
+        names.insert(0, f"commit ({said[0]}, {said[1]})")
+    return names

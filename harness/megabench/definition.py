@@ -30,6 +30,10 @@ class Table:
         except tomllib.TOMLDecodeError as error:
             raise DefinitionError(path, "", f"is not TOML: {error}") from error
 
+    def copy(self) -> Table:
+        """The same table, to be read once more."""
+        return Table(self.path, self.name, self.values)
+
     def key(self, key: str) -> str:
         return f"{self.name}.{key}" if self.name else key
 

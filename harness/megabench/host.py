@@ -7,6 +7,7 @@ one. Commands are argv lists everywhere; only SSH, which has no such thing, gets
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import shutil
@@ -42,6 +43,9 @@ class Process(Protocol):
     def readline(self, timeout: float) -> str:
         """The next line, without its end. CommandError if the program has ended without one,
         CommandTimeoutError if none comes in time."""
+
+    def say(self, line: str) -> None:
+        """Write a line to its standard input."""
 
     def signal(self, name: str) -> None:
         """Send USR1, TERM, ..."""
@@ -153,12 +157,20 @@ class LocalProcess:
         self.host = host
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab", buffering=0) as stderr:
-            self.popen = host.popen(argv, stdout=subprocess.PIPE, stderr=stderr)
+            self.popen = host.popen(
+                argv, stdout=subprocess.PIPE, stderr=stderr, stdin=subprocess.PIPE
+            )
         assert self.popen.stdout is not None
         self.reader = LineReader(argv, host.name, self.popen.stdout, log)
 
     def readline(self, timeout: float) -> str:
         return self.reader.next(timeout)
+
+    def say(self, line: str) -> None:
+        assert self.popen.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its end shows when it is read from
+            self.popen.stdin.write(line.encode() + b"\n")
+            self.popen.stdin.flush()
 
     def signal(self, name: str) -> None:
         self.popen.send_signal(signal.Signals[f"SIG{name}"])
@@ -275,13 +287,18 @@ class NamespaceHost(LocalHost):
     """This machine, seen from inside a network namespace."""
 
     def __init__(
-        self, name: str, namespace: Namespace, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        namespace: Namespace,
+        environment: Mapping[str, str] | None = None,
+        pin: Sequence[str] = (),
     ) -> None:
         super().__init__(name, environment)
         self.namespace = namespace
+        self.pin = list(pin)  # what keeps its commands on cores of their own
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        return self.namespace.argv(argv)
+        return self.namespace.argv([*self.pin, *argv])
 
 
 def wait_until(condition: Callable[[], bool], *, timeout: float, every: float = 0.1) -> bool:

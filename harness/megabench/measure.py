@@ -10,6 +10,7 @@ calls per transaction are those of the whole trial, warm-up included, since read
 edges of the window would cost more than they are worth.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ UNITS = {
     "latency_p50": "us",
     "latency_p99": "us",
     "latency_p999": "us",
+    "throughput_fewer_clients": "txn/s",
     "bandwidth": "Gbit/s",
     "server_cpu": "us per transaction",
     "errors": "count",
@@ -83,6 +85,8 @@ FUNCTIONS = "functions.json"
 LATE_S = 0.1
 # Segments sent again per transaction from which on a reader should know.
 MANY_RETRANSMITS = 0.01
+# Of the share of one client, how much may be lost without it before it is missed.
+MISSED = 0.5
 # Beside an emulator the load generator is an order of magnitude faster than the server, and a
 # second thread would only take the emulator's cores.
 LOAD_THREADS = {True: 1, False: 8}
@@ -132,6 +136,29 @@ class Measured:
 
 def measure(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
     """Run one trial; `logs` is its own folder."""
+    measured = measure_once(bed, trial, number, logs)
+    if trial.twice and not measured.errors:
+        fewer = copy.copy(bed)
+        fewer.clients = bed.clients[:-1]  # type: ignore[misc]
+        again = measure_once(fewer, trial, number + apps.PORTS // 2, logs / "one-client-fewer")
+        judge_clients(measured, again, len(bed.clients))
+    return measured
+
+
+def judge_clients(measured: Measured, again: Measured, clients: int) -> None:
+    """Clients that are missed were the bottleneck: a server that is the bottleneck misses none."""
+    rate, less = measured.metrics["throughput"], again.metrics["throughput"]
+    measured.metrics["throughput_fewer_clients"] = less
+    lost = 1 - less / rate if rate else 0.0
+    if lost > MISSED / clients:
+        measured.notes.append(
+            f"the clients were the bottleneck: with {clients - 1} instead of {clients} of them "
+            f"throughput was {lost:.0%} lower"
+        )
+
+
+def measure_once(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
+    """The same, once."""
     logs.mkdir(parents=True, exist_ok=True)
     server_argv, load_argvs = trial_commands(bed, trial, number, logs)
     clients = bed.clients[: len(load_argvs)]
@@ -182,15 +209,22 @@ def trial_commands(
                 bed.server_address,
                 port,
                 connections=connections,
-                threads=min(connections, LOAD_THREADS[bed.is_virtual]),
+                threads=min(connections, threads_of(bed, index)),
                 seed=trial.repeat * 1000 + index,
                 rate=trial.rate * connections / int(trial.cell["connections"]),
+                together=len(shares) > 1,
                 # One client is enough to take the snapshots.
                 snapshots=snapshots if index == 0 else {},
                 remote_dir=None if bed.kind == "vm" else apps.remote_dir(bed.kind),
             )
         )
     return server, loads
+
+
+def threads_of(bed: Bed, client: int) -> int:
+    """How many threads a client's generator may have."""
+    given: Sequence[int] = getattr(bed, "client_threads", ())
+    return given[client] if given else LOAD_THREADS[bed.is_virtual]
 
 
 def _load(
@@ -206,6 +240,7 @@ def _load(
     try:
         for program in programs:
             running.append(program.__enter__())
+        begin_together(running, seconds)
         results = [_whole(program.wait_for("result", seconds), program) for program in running]
         for program in running:
             program.end()
@@ -213,6 +248,16 @@ def _load(
     finally:
         for program in running:
             program.__exit__(None, None, None)
+
+
+def begin_together(programs: Sequence[apps.Program], seconds: float) -> None:
+    """When every one of several generators is ready, tell them all to go."""
+    if len(programs) == 1:
+        return
+    for program in programs:
+        program.wait_for("ready", seconds)
+    for program in programs:
+        program.process.say("go")
 
 
 def _whole(result: dict[str, Any], program: apps.Program) -> dict[str, Any]:

@@ -8,7 +8,7 @@ a slow drift of the machine nor the place in the order favours one system.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from megabench.apps import app
@@ -29,6 +29,8 @@ class Trial:
     experiments: tuple[str, ...]
     # Open loop: transactions a second, known only when the closed loop's are. 0: closed.
     rate: float = 0.0
+    # Measured once more with one client fewer, to see whether the clients were the bottleneck.
+    twice: bool = False
 
     @property
     def key(self) -> str:
@@ -44,7 +46,8 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        return self.sampling.warmup_s + self.sampling.measure_s + app(self.app).overhead_s
+        once = self.sampling.warmup_s + self.sampling.measure_s + app(self.app).overhead_s
+        return once * (1 + self.twice)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Plan:
     trials: tuple[Trial, ...]
     left_out: tuple[str, ...]
     whole: int | None = None
+    # Experiments whose cores are not varied run on all that the testbed has, if these are fewer.
+    fitted: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -82,20 +87,29 @@ def make_plan(
     scale: str,
     only: Mapping[str, tuple[Value, ...]] | None = None,
     cores: int | None = None,
+    clients: int = 1,
 ) -> Plan:
     """The trials of `experiments`, the cells they share once; `cores` is what the server has."""
     wanted: dict[str, Trial] = {}
     left_out: list[str] = []
+    fitted: list[str] = []
     for experiment in experiments:
         sampling = experiment.sampling_at(scale)
         for cell in experiment.cells(scale, only):
-            if cores is not None and int(cell["cores"]) > cores:
+            if cores is not None and int(cell["cores"]) > cores and "cores" not in experiment.grid:
+                said = f"{experiment.id}: on {cores} cores, not {cell['cores']}"
+                fitted += [said] if said not in fitted else []
+                cell = {**cell, "cores": cores}
+            elif cores is not None and int(cell["cores"]) > cores:
                 left_out.append(f"{experiment.id}: {cell_key(cell)}: the testbed has {cores} cores")
                 continue
             for repeat in range(1, sampling.repeats + 1):
-                trial = Trial(cell, repeat, sampling, experiment.app, (experiment.id,))
+                twice = clients > 1 and repeat == 1 and float(cell.get("load_percent", 100)) >= 100
+                names = (experiment.id,)
+                trial = Trial(cell, repeat, sampling, experiment.app, names, twice=twice)
                 _merge(wanted, trial)
-    return Plan(tuple(_in_order(list(wanted.values()))), tuple(left_out), cores)
+    trials = tuple(_in_order(list(wanted.values())))
+    return Plan(trials, tuple(left_out), cores, tuple(fitted))
 
 
 def _merge(wanted: dict[str, Trial], trial: Trial) -> None:
@@ -106,7 +120,7 @@ def _merge(wanted: dict[str, Trial], trial: Trial) -> None:
         wanted[key] = trial
     elif trial.experiments[0] not in there.experiments:
         both = (*there.experiments, *trial.experiments)
-        wanted[key] = Trial(there.cell, there.repeat, there.sampling, there.app, both)
+        wanted[key] = replace(there, experiments=both)
 
 
 def _in_order(trials: list[Trial]) -> list[Trial]:

@@ -6,13 +6,25 @@ All of it is made from raw results; a page opened from a mail shows the same as 
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from megabench import compare, contention, figure, paths, profile, record, summary, system, table
+from megabench import (
+    compare,
+    contention,
+    figure,
+    metadata,
+    paths,
+    profile,
+    record,
+    summary,
+    system,
+    table,
+)
 from megabench.compare import Judged
 from megabench.experiment import all_experiments
 from megabench.record import ResultsError
@@ -103,8 +115,16 @@ def render(results: Path, testbed: str, tables: list[Table]) -> str:
         marks=figure.marks_explained(),
         line_headings=contention.HEADINGS,
         interval_rule=INTERVAL_RULE,
+        release=metadata.lookup(bed, "facts.server.release") or "6.12",
+        versions=versions(),
         experiments=[_experiment(results, testbed, one) for one in tables],
     )
+
+
+def versions() -> str:
+    """The applications that the checkout builds."""
+    pins = tomllib.loads((paths.HARNESS.parent / "versions.toml").read_text())
+    return ", ".join(f"{name} {pins[name]['version']}" for name in ("memcached", "nginx"))
 
 
 def _experiment(results: Path, testbed: str, one: Table) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from megabench import metadata, paths, record, until
+from megabench import apps, metadata, paths, record, until
 from megabench.cores import confine
 from megabench.errors import CommandError, ExperimentError, HarnessError, TestbedError
 from megabench.experiment import Experiment, Value, cell_key
@@ -90,6 +90,8 @@ class Outcome:
     cannot: int = 0
     # Cells that no number of repeats made sure enough.
     wide: list[str] = field(default_factory=list)
+    # Programs that failed trials had left behind, and that were ended.
+    swept: list[str] = field(default_factory=list)
 
     def add(self, other: "Outcome") -> None:
         """What came of another session, of other experiments."""
@@ -358,12 +360,20 @@ class Session:
                 f"{self.failures_in_a_row} trials in a row failed; the last: {point['reason']}",
                 hint="the logs are beside points.jsonl; the same command goes on from here",
             )
-        is_up = getattr(self.bed, "is_up", None)
-        if is_up is not None and not is_up():
+        self._look_after(str(point["reason"]))
+
+    def _look_after(self, reason: str) -> None:
+        """After a failed trial: is everybody there, and nothing of the trial left running?"""
+        gone = getattr(self.bed, "gone", None)
+        why = gone() if gone is not None else ""
+        if why:
             raise TestbedError(
-                f"testbed {self.bed.name} went away: {point['reason']}",
-                hint="`megabench up` starts it again; the same run command goes on from here",
+                f"testbed {self.bed.name}: {why}\nthe trial that noticed: {reason}",
+                hint="finished trials are on disk; mend it, and the same run command goes on "
+                "from here",
             )
+        for left in apps.sweep(self.bed):
+            self.outcome.swept.append(left)
 
 
 def open_rate(trial: Trial, finished: Iterable[Mapping[str, Any]]) -> float:

@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import logging
 import posixpath
 import shlex
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import paramiko
 from fabric import Config, Connection
-from invoke.exceptions import CommandTimedOut
+from invoke.exceptions import CommandTimedOut, ThreadException
 
-from .errors import CommandError, CommandTimeoutError, TestbedError
+from .errors import CommandError, CommandTimeoutError, HarnessError, TestbedError
 from .host import KILL_DEADLINE_S, Completed, LineReader, Process, Tunnel, checked
 
 # Its failures reach us as exceptions; tracebacks of its threads would only be noise.
@@ -26,6 +27,8 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 CONNECT_TIMEOUT_S = 60.0
 # The far end ends a command by itself at its deadline; ours comes later, for a dead connection.
 GRACE_S = 15.0
+KEEPALIVE_S = 5
+SILENCE_MS = 20_000
 PUT = 'chmod "$1" "$2" && mv -f "$2" "$3" && if [ "$(id -u)" = 0 ]; then chown 0:0 "$3"; fi'
 
 
@@ -34,15 +37,20 @@ class SshProcess:
         self.argv = list(argv)
         self.host = host
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.channel = host.open_channel()
-        # Standard error joins standard output's log by a file of its own: lines stay whole.
-        self.channel.exec_command(host.command(["sh", "-c", 'echo $$; exec "$@"', "sh", *argv]))
+        with host.broken(argv):
+            self.channel = host.open_channel()
+            # Standard error joins standard output's log by a file of its own: lines stay whole.
+            self.channel.exec_command(host.command(["sh", "-c", 'echo $$; exec "$@"', "sh", *argv]))
         self.errors = LineReader(argv, host.name, self.channel.makefile_stderr("rb"), log)
         self.reader = LineReader(argv, host.name, self.channel.makefile("rb"), log)
         self.pid = int(self.reader.next(CONNECT_TIMEOUT_S))
 
     def readline(self, timeout: float) -> str:
         return self.reader.next(timeout)
+
+    def say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # its end shows when it is read from
+            self.channel.sendall(line.encode() + b"\n")
 
     def signal(self, name: str) -> None:
         self.host.run(["kill", f"-{name}", str(self.pid)], timeout=CONNECT_TIMEOUT_S)
@@ -63,10 +71,23 @@ class SshProcess:
         return status if status >= 0 else 128
 
     def kill(self) -> None:
-        if not self.channel.exit_status_ready():
-            self.host.run(["kill", "-KILL", str(self.pid)], timeout=CONNECT_TIMEOUT_S, check=False)
-            self.channel.status_event.wait(KILL_DEADLINE_S)
+        # On a machine that does not answer nothing can be ended; whoever started it finds that out.
+        with contextlib.suppress(HarnessError):
+            if not self.channel.exit_status_ready():
+                argv = ["kill", "-KILL", str(self.pid)]
+                self.host.run(argv, timeout=CONNECT_TIMEOUT_S, check=False)
+                self.channel.status_event.wait(KILL_DEADLINE_S)
         self.channel.close()
+
+
+def notice_silence(connection: Connection) -> None:
+    """A machine that has died says nothing: the kernel gives it up, rather than wait for ever."""
+    transport = connection.client.get_transport()
+    if transport is None:
+        return
+    transport.set_keepalive(KEEPALIVE_S)
+    with contextlib.suppress(OSError, AttributeError):  # not a socket of TCP's
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
 
 
 class SshHost:
@@ -81,6 +102,7 @@ class SshHost:
         port: int = 22,
         key: Path | None = None,
         host_key: str | None = None,
+        known_hosts: Path | None = None,
         become_root: bool = False,
         connect: Callable[[], socket.socket] | None = None,
     ) -> None:
@@ -90,6 +112,7 @@ class SshHost:
         self.port = port
         self.key = key
         self.host_key = host_key  # "ssh-ed25519 AAAA...", else the user's known_hosts
+        self.known_hosts = known_hosts
         self.become_root = become_root and user != "root"
         self.connect = connect
         self._connection: Connection | None = None
@@ -121,7 +144,9 @@ class SshHost:
             config=Config(lazy=True) if self.connect else None,
         )
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        if self.host_key is None:
+        if self.known_hosts is not None:
+            connection.client.load_host_keys(str(self.known_hosts))
+        elif self.host_key is None:
             connection.client.load_system_host_keys()
         else:
             kind, blob = self.host_key.split()[:2]
@@ -133,12 +158,19 @@ class SshHost:
             if self.connect is not None:
                 options["sock"] = self.connect()
             connection.open()
+            notice_silence(connection)
         except (OSError, paramiko.SSHException, EOFError) as error:
             raise TestbedError(
                 f"{self.name}: no SSH to {self.user}@{self.address} port {self.port}: {error}",
                 "log in once by hand with ssh: its key must be known, and yours let in",
             ) from error
         return connection
+
+    def _lost(self) -> None:
+        """The next command comes by a new connection."""
+        with contextlib.suppress(OSError, paramiko.SSHException, EOFError):
+            self.close()
+        self._connection = None
 
     def close(self) -> None:
         if self._connection is not None:
@@ -148,6 +180,18 @@ class SshHost:
     def command(self, argv: Sequence[str]) -> str:
         """The one string that SSH carries; everything else deals in lists."""
         return shlex.join(["sudo", "-n", "--", *argv] if self.become_root else list(argv))
+
+    @contextlib.contextmanager
+    def broken(self, argv: Sequence[str]) -> Iterator[None]:
+        """A connection that breaks is an error of the command; the next one gets a new one."""
+        try:
+            yield
+        except (OSError, paramiko.SSHException, EOFError, ThreadException) as error:
+            self._lost()
+            why = str(error) or "the connection was closed"
+            raise CommandError(
+                argv, None, host=self.name, problem=f"could not be run over SSH: {why}"
+            ) from error
 
     def open_channel(self) -> paramiko.Channel:
         transport = self.connection.client.get_transport()
@@ -163,24 +207,22 @@ class SshHost:
         check: bool = True,
         input: str | None = None,
     ) -> Completed:
-        connection = self.connection
         bounded = ["timeout", "--kill-after=5", f"{timeout:.3f}", *argv]
         try:
-            result = connection.run(
-                self.command(bounded),
-                hide=True,
-                warn=True,
-                timeout=timeout + GRACE_S,
-                in_stream=False if input is None else io.StringIO(input),
-            )
+            with self.broken(argv):
+                result = self.connection.run(
+                    self.command(bounded),
+                    hide=True,
+                    warn=True,
+                    timeout=timeout + GRACE_S,
+                    in_stream=False if input is None else io.StringIO(input),
+                )
         except CommandTimedOut:
+            # It should have been ended there: nobody listens any more.
+            self._lost()
             raise CommandTimeoutError(
                 argv, None, host=self.name, problem=f"has not ended after {timeout:g} s"
             ) from None
-        except (OSError, paramiko.SSHException, EOFError) as error:
-            raise CommandError(
-                argv, None, host=self.name, problem=f"could not be run over SSH: {error}"
-            ) from error
         if result.exited in (124, 137) and check:
             raise CommandTimeoutError(
                 argv, None, result.stderr, host=self.name, problem=f"was ended after {timeout:g} s"
@@ -196,25 +238,14 @@ class SshHost:
         self.run(["mkdir", "-p", "--", posixpath.dirname(remote) or "."], timeout=CONNECT_TIMEOUT_S)
         # SFTP has no sudo: as an ordinary user the file lands in /tmp first.
         scratch = f"/tmp/megabench-{time.monotonic_ns()}" if self.become_root else f"{remote}.new"
-        try:
+        with self.broken(["sftp", "put", str(local), remote]):
             self.connection.sftp().put(str(local), scratch)
-        except OSError as error:
-            raise CommandError(
-                ["sftp", "put", str(local), remote],
-                None,
-                host=self.name,
-                problem=f"failed: {error}",
-            ) from error
         self.run(["sh", "-c", PUT, "sh", f"{mode:o}", scratch, remote], timeout=CONNECT_TIMEOUT_S)
 
     def get(self, remote: str, local: Path) -> None:
         local.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with self.broken(["sftp", "get", remote]):
             self.connection.sftp().get(remote, str(local))
-        except OSError as error:
-            raise CommandError(
-                ["sftp", "get", remote], None, host=self.name, problem=f"failed: {error}"
-            ) from error
 
     def read_text(self, path: str) -> str:
         # Not by SFTP: files of /proc and /sys have no size there.

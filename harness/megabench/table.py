@@ -130,6 +130,21 @@ def load_raw(results: Path, testbed: str, name: str, scale: str | None = None) -
     )
 
 
+def load_run(path: Path) -> Raw:
+    """One run by itself."""
+    meta = record.read_meta(path)
+    points = [{**point, "run": path.name} for point in record.read_points(path)]
+    if not any(point["status"] == "ok" for point in points):
+        raise ResultsError(f"{path}: no valid trial")
+    return Raw(
+        experiment=definition(meta["experiment"], meta),
+        meta=meta,
+        runs=(path.name,),
+        left_out=(),
+        points=tuple(_last_attempts(points)),
+    )
+
+
 def definition(name: str, meta: Mapping[str, Any]) -> Experiment:
     """The checkout's definition, which may draw old results anew; else the one of the run."""
     files = experiment_files()

@@ -95,6 +95,14 @@ class Testbed(ABC):
             raise
         return applied
 
+    def gone(self) -> str:
+        """What became of a testbed that has come up; empty if it is there."""
+        return "" if self.is_up() else f"{self.name} went away: `megabench up` starts it again"
+
+    def remove(self) -> None:
+        """Take away what outlives the testbed on its machines: nothing, if they do not."""
+        return
+
     def restore(self) -> dict[str, int]:
         """Put back what a broken-off run has left on machines that outlive it; counts by name."""
         return {}
@@ -151,9 +159,13 @@ def read_tuning(table: Table, *, interface: str) -> Tuning:
     return tuning
 
 
-def read_address(table: Table, key: str, *, version: int, prefix: bool) -> str:
+def read_address(
+    table: Table, key: str, *, version: int, prefix: bool, optional: bool = False
+) -> str:
     """An IP address, with its prefix length where it is ours to assign."""
-    text = table.text(key)
+    text = table.text(key, "" if optional else None)
+    if optional and not text:
+        return ""
     try:
         parsed = ipaddress.ip_interface(text)
     except ValueError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,36 @@ class Machine:
     accel: str
     count_instructions: bool
     boot_timeout_s: int
+    # Of this machine's cores, those for the virtual machine and those for the load; empty: any.
+    server_host_cores: str = ""
+    client_host_cores: str = ""
+
+
+def read_host_cores(table: Table) -> str:
+    """A list of this machine's cores, as taskset takes it: 0-3 or 0,2,4."""
+    text = table.text("host_cores", "")
+    if not text:
+        return ""
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        raise table.wrong("host_cores", f"must be a list of cores like 0-3 or 0,2,4, not {text!r}")
+    lacking = sorted(cores_in(text) - os.sched_getaffinity(0))
+    if lacking:
+        raise table.wrong("host_cores", f"this machine has no core {lacking[0]}")
+    return text
+
+
+def cores_in(text: str) -> set[int]:
+    """The cores of such a list."""
+    found: set[int] = set()
+    for part in text.split(",") if text else ():
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
+def pinned(cores: str) -> list[str]:
+    """What comes before a command line to keep it on these cores."""
+    return ["taskset", "--cpu-list", cores] if cores else []
 
 
 def read_machine(table: Table) -> Machine:
@@ -79,7 +110,12 @@ def read_machine(table: Table) -> Machine:
         accel=vm.text("accel", "auto", among=ACCELS),
         count_instructions=vm.boolean("count_instructions", True),
         boot_timeout_s=vm.integer("boot_timeout_s", 180, least=1),
+        server_host_cores=read_host_cores(server),
+        client_host_cores=read_host_cores(client),
     )
+    both = cores_in(machine.server_host_cores) & cores_in(machine.client_host_cores)
+    if both:
+        raise client.wrong("host_cores", f"core {min(both)} is the server's as well")
     for part in (server, client, vm):
         part.finish()
     return machine
@@ -147,8 +183,10 @@ class VmTestbed(Testbed):
         self.clients: list[Host] = []
         self._ssh: SshHost | None = None
         self._popen: subprocess.Popen[bytes] | None = None
-        have = len(os.sched_getaffinity(0))
-        self.can_scale = have > machine.cores
+        self.client_threads = [len(cores)] if (cores := cores_in(machine.client_host_cores)) else []
+        have = len(cores_in(machine.server_host_cores) or os.sched_getaffinity(0))
+        # One core more than the machine has is for the load, if the load has none of its own.
+        self.can_scale = have >= machine.cores + (not machine.server_host_cores)
         if not self.can_scale:
             self.why_not_scale = f"{machine.cores} virtual CPUs share {have} host core(s)"
 
@@ -247,6 +285,7 @@ class VmTestbed(Testbed):
         options = [*network_options(self.cores), *self._counting_options(accel)]
         argv = virtme_argv(self.image, self.machine, accel, command, options)
         self.say(f"booting {self.image} on {self.cores} virtual CPUs, {accel_name(accel)}")
+        argv = [*pinned(self.machine.server_host_cores), *argv]
         self._popen = self._start(namespace.argv(argv), "console.log")
         self.state.remember_process("vm", self._popen.pid)
         self.state.save(host_key=host_key.public)
@@ -318,7 +357,8 @@ class VmTestbed(Testbed):
         self.accel = state["accel"]
         counters = self.state.directory / "instructions.bin"
         self.counter_file = counters if counters.exists() else None
-        self.clients = [NamespaceHost("client", namespace, self.state.environment)]
+        pin = pinned(self.machine.client_host_cores)
+        self.clients = [NamespaceHost("client", namespace, self.state.environment, pin)]
         self._ssh = SshHost(
             "server",
             self.server_address,

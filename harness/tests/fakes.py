@@ -36,6 +36,11 @@ def result(**changed: Any) -> dict[str, Any]:
     return {**line, **changed}
 
 
+def load(argv: Sequence[str], **changed: Any) -> list[Any]:
+    """What a load generator says: that it is ready, if it is to wait, then its result."""
+    return [*([{"event": "ready"}] if "--wait" in argv else []), result(**changed)]
+
+
 def final(threads: int = 8, each: int = 500) -> dict[str, Any]:
     """A server's last counters."""
     one = {"transactions": each, "connections": each, "errors": 0, "syscalls": 7 * each}
@@ -49,6 +54,7 @@ class FakeProcess:
     def __init__(self, argv: Sequence[str], lines: Sequence[Any], log: Path, status: int = 0):
         self.argv, self.lines, self.log, self.status = list(argv), list(lines), log, status
         self.signals: list[str] = []
+        self.told: list[str] = []
         self.killed = self.waited = False
 
     def readline(self, timeout: float) -> str:
@@ -62,6 +68,9 @@ class FakeProcess:
         if line == "silence":
             raise CommandTimeoutError(self.argv, None, problem=f"said nothing in {timeout:g} s")
         return line if isinstance(line, str) else json.dumps(line)
+
+    def say(self, line: str) -> None:
+        self.told.append(line)
 
     def signal(self, name: str) -> None:
         self.signals.append(name)
@@ -129,7 +138,7 @@ class FakeBed:
     def __init__(self, name: str = "local"):
         self.name = name
         self.server = FakeHost("server", lambda argv: [{"event": "ready"}, final()])
-        self.clients = [FakeHost("client", lambda argv: [result()])]
+        self.clients = [FakeHost("client", load)]
         self.state = "down"
         self.history: list[str] = []
 
@@ -143,6 +152,9 @@ class FakeBed:
 
     def is_up(self) -> bool:
         return self.state == "up"
+
+    def gone(self) -> str:
+        return "" if self.is_up() else "it went away"
 
     def attach(self) -> None:
         self.history.append("attach")

@@ -357,7 +357,7 @@ def test_check__says_what_is_missing(bed: FakeBed) -> None:
     assert done.exit_code == 1
     assert "make apps" in done.stdout
     found = json.loads(call("check", "--json").stdout)
-    assert {"what", "ok", "said"} == set(found[0])
+    assert {"what", "ok", "said", "level"} == set(found[0])
 
 
 def test_check__all_is_there(bed: FakeBed) -> None:
@@ -415,3 +415,28 @@ def test_compare__with_the_paper_and_with_others(results: Path, tmp_path: Path) 
     done = call("compare", NAME, "--results", str(results), "--with", str(tmp_path))
     assert done.exit_code == 0
     assert "~" in done.stdout
+
+
+def test_compare__two_runs(bed: FakeBed, tmp_path: Path) -> None:
+    folders = []
+    for name, can_scale in (("a", False), ("b", True)):
+        where = tmp_path / name
+        synthetic.write(
+            where, ["pingpong-contribution"], "quick", synthetic.SyntheticBed(can_scale=can_scale)
+        )
+        folders += [str(path) for path in where.glob("local/raw/*/*")]
+    done = call("compare", *folders)
+    assert done.exit_code == 0, done.output
+    assert "b / a" in done.stdout
+    assert "yes" in done.stdout
+    found = json.loads(call("compare", folders[0], folders[0], "--json").stdout)
+    assert not any(row["more_than_noise"] for row in found)
+    assert {row["ratio"]["median"] for row in found} == {1.0}
+
+
+def test_compare__unlike_runs_are_refused(bed: FakeBed, tmp_path: Path) -> None:
+    synthetic.write(tmp_path, ["pingpong-contribution", "pingpong-speedup"], "quick")
+    folders = sorted(str(path) for path in tmp_path.glob("local/raw/*/*"))
+    done = call("compare", *folders)
+    assert done.exit_code == 2
+    assert "cannot be compared" in done.output

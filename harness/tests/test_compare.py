@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Verdicts by their stated rule."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import synthetic
 
-from megabench import compare, table
+from megabench import compare, record, table
 from megabench.compare import NOT, NOT_RUN, REPRODUCED, SAME, judge, judge_upper
 from megabench.experiment import all_experiments, load_experiment
 from megabench.stats import Summary
@@ -112,6 +113,47 @@ def test_differences__proven_or_not(tmp_path: Path) -> None:
     assert all(row.proven for row in changed)
     same = compare.differences(tables[0], tables[2], ["throughput"])
     assert not any(row.proven for row in same)
+
+
+def runs(folder: Path, name: str) -> list[Path]:
+    return sorted(folder.glob(f"local/raw/{name}/*"))
+
+
+def test_unlike_runs__of_two_experiments(tmp_path: Path) -> None:
+    names = ["pingpong-contribution", "pingpong-speedup"]
+    synthetic.write(tmp_path, names, "quick")
+    old, new = (record.read_meta(runs(tmp_path, name)[0]) for name in names)
+    assert compare.unlike_runs(old, new) == [f"the experiments: {names[0]} and {names[1]}"]
+    assert compare.unlike_runs(old, old) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("testbed.accel", "kvm", "testbed.accel"),
+        ("testbed.name", "mylab", "testbed.name"),
+        ("sampling.measure_s", 60.0, "sampling.measure_s"),
+        ("definition.unit", "1/s", "definition.unit"),
+        ("definition.fixed", {"cores": 4}, "definition.fixed"),
+    ],
+)
+def test_unlike_runs__what_makes_them_so(tmp_path: Path, key: str, value: object, why: str) -> None:
+    synthetic.write(tmp_path, ["pingpong-contribution"], "quick")
+    old = record.read_meta(runs(tmp_path, "pingpong-contribution")[0])
+    new = copy.deepcopy(old)
+    part, _, last = key.rpartition(".")
+    new[part][last] = value
+    assert why in compare.unlike_runs(old, new)
+
+
+def test_unlike_runs__another_build_is_what_they_are_compared_for(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, ["pingpong-contribution"], "quick")
+    old = record.read_meta(runs(tmp_path, "pingpong-contribution")[0])
+    new = {**old, "commit": "f" * 40, "dirty": False, "binaries": {"pingpong-server": "0"}}
+    assert compare.unlike_runs(old, new) == []
+    changed = compare.changed_between({**old, "dirty": False}, new)
+    assert changed[0].endswith(", fffffff)")
+    assert "binaries" in changed
 
 
 def test_rule__names_every_verdict() -> None:

@@ -19,7 +19,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from programs import BIN, ROOT, Load, Program, Server, build, has_ipv6, listening, server
+from programs import (
+    BIN,
+    DEADLINE_S,
+    ROOT,
+    Load,
+    Program,
+    Server,
+    build,
+    has_ipv6,
+    listening,
+    server,
+)
 
 LOAD_SOURCES = ROOT / "harness" / "load"
 
@@ -584,3 +595,25 @@ def test_judge__by_the_scheduler(
     judgement = functions.judge_bottleneck(Shares(*shares), machine, ours)
     assert judgement.who == who
     assert judgement.why
+
+
+def test_wait__begins_when_it_is_told_to() -> None:
+    with server() as one:
+        argv = [str(BIN / "megabench-load"), "--target", one.target, "--count", "10", "--wait", "1"]
+        load = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert load.stdout
+        assert json.loads(load.stdout.readline())["event"] == "ready"
+        assert one.total("transactions") == 0
+        said, _ = load.communicate("go\n", timeout=DEADLINE_S)
+        assert load.returncode == 0
+        assert json.loads(said.splitlines()[-1])["transactions"] == 10
+
+
+def test_wait__ends_when_nobody_can_tell_it_any_more() -> None:
+    with server() as one:
+        argv = [str(BIN / "megabench-load"), "--target", one.target, "--count", "10", "--wait", "1"]
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S
+        )
+        assert done.returncode == 1
+        assert "before it was told to begin" in done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeBed, FakeHost, final, result
+from fakes import FakeBed, FakeHost, final, load, result
 
 from megabench import instructions, measure
 from megabench.errors import CommandError
@@ -92,7 +92,8 @@ def test_measure__a_window_that_was_not_measured(trial: Trial, tmp_path: Path) -
 
 def test_measure__several_clients_add_up(trial: Trial, tmp_path: Path) -> None:
     bed = FakeBed()
-    bed.clients.append(FakeHost("client2", lambda argv: [result(histogram=[[90.0, 5000]])]))
+    other = FakeHost("client2", lambda argv: load(argv, histogram=[[90.0, 5000]]))
+    bed.clients.append(other)
     got = measure.measure(bed, trial, 1, tmp_path)
     assert got.metrics["throughput"] == 4000
     assert got.histogram == [[90.0, 8000], [110.0, 1000]]
@@ -100,6 +101,35 @@ def test_measure__several_clients_add_up(trial: Trial, tmp_path: Path) -> None:
     argvs = [host.started[0].argv for host in bed.clients]
     counts = [argv[argv.index("--connections") + 1] for argv in argvs]
     assert counts == ["128", "128"]
+    # They are told to begin when both are ready.
+    assert [host.started[0].told for host in bed.clients] == [["go"], ["go"]]
+
+
+@pytest.mark.parametrize(("alone", "missed"), [(1900.0, False), (1200.0, True)])
+def test_measure__one_client_fewer(
+    alone: float, missed: bool, trial: Trial, tmp_path: Path
+) -> None:
+    bed = FakeBed()
+    serve = [[{"event": "ready"}, final()] for _ in range(2)]
+    bed.server.program = lambda argv: serve.pop(0)
+    for name in ("client", "client2"):
+        host = FakeHost(
+            name, lambda argv: load(argv, throughput=1000.0 if "--wait" in argv else alone)
+        )
+        bed.clients = [*bed.clients[: name == "client2"], host]
+    got = measure.measure(bed, replace(trial, twice=True), 1, tmp_path)
+    assert got.metrics["throughput"] == 2000
+    assert got.metrics["throughput_fewer_clients"] == alone
+    assert any("clients were the bottleneck" in note for note in got.notes) == missed
+    assert len(bed.clients[0].started) == 2
+    assert len(bed.clients[1].started) == 1
+
+
+def test_measure__one_client_is_not_told_to_wait(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+    measure.measure(bed, trial, 1, tmp_path)
+    assert "--wait" not in bed.clients[0].started[0].argv
+    assert bed.clients[0].started[0].told == []
 
 
 def test_measure__errors_make_it_no_point(trial: Trial, tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ def test_render__everything_is_there(page: str) -> None:
     assert "at least 80% of the paper" in page
     assert "not measurable here" in page
     assert "prefers-color-scheme: dark" in page
+    assert "What differs from 2012" in page
+    assert "memcached 1.6.18, nginx 1.22.1" in page
 
 
 def test_inline_svg__takes_the_page_s_colours(results: Path) -> None:

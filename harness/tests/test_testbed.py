@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from megabench import paths
+from megabench.cluster import SshTestbed
 from megabench.definition import Table
 from megabench.errors import DefinitionError, TestbedError
 from megabench.ssh import SshHost
 from megabench.testbed import Testbed, uninterrupted
-from megabench.vm import VmTestbed
+from megabench.vm import VmTestbed, pinned
 
 TESTBEDS = paths.harness() / "testbeds"
 Write = Callable[[str, str, str], Path]
@@ -58,9 +59,9 @@ def test_load__cluster_example() -> None:
     assert (testbed.kind, testbed.is_virtual, testbed.can_scale) == ("ssh", False, True)
     assert isinstance(testbed.server, SshHost)
     assert testbed.server.address == "server.example.net"
-    assert [client.name for client in testbed.clients] == ["client0"]
+    assert [client.name for client in testbed.clients] == ["client1"]
     tunings = testbed.tunings()
-    assert [host.name for host, _ in tunings] == ["server", "client0"]
+    assert [host.name for host, _ in tunings] == ["server", "client1"]
     assert tunings[0][1].interface == "eth1"
 
 
@@ -148,3 +149,51 @@ def test_uninterrupted__holds_ctrl_c_off() -> None:
     with uninterrupted():
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.fixture
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_load__one_machine_example() -> None:
+    testbed = Testbed.load("one-machine-example")
+    assert isinstance(testbed, VmTestbed)
+    assert (testbed.kind, testbed.cores, testbed.can_scale) == ("vm", 4, True)
+    assert testbed.client_threads == [4]
+    assert pinned(testbed.machine.server_host_cores) == ["taskset", "--cpu-list", "0-3"]
+    assert pinned("") == []
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"4-7"', '"3-7"', r"client\.host_cores: core 3 is the server's as well"),
+        ('"4-7"', '"4-8"', r"client\.host_cores: this machine has no core 8"),
+        ('"0-3"', '"all"', r"server\.host_cores: must be a list of cores like 0-3"),
+    ],
+)
+def test_load__host_cores_that_cannot_be(changed: Write, old: str, new: str, problem: str) -> None:
+    with pytest.raises(DefinitionError, match=problem):
+        Testbed.load(str(changed("one-machine-example", old, new)))
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_load__fewer_host_cores_than_virtual_ones_cannot_scale(changed: Write) -> None:
+    testbed = Testbed.load(str(changed("one-machine-example", '"0-3"', '"0,2"')))
+    assert not testbed.can_scale
+    assert testbed.why_not_scale == "4 virtual CPUs share 2 host core(s)"
+
+
+def test_load__cluster_deploys_a_reduced_kernel_unless_told_otherwise(changed: Write) -> None:
+    testbed = Testbed.load("cluster-example")
+    assert isinstance(testbed, SshTestbed)
+    assert (testbed.options.kernel, testbed.options.config) == ("deploy", "reduced")
+    assert testbed.wanted[0].kernel
+    assert testbed.client_threads == [8]
+    assert testbed.server_address6 == ""
+    path = changed("cluster-example", 'kernel = "deploy"', 'kernel = "latest"')
+    with pytest.raises(DefinitionError, match=r"deploy\.kernel: must be one of deploy, own, any"):
+        Testbed.load(str(path))

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: MIT
+"""The command line on machines reached over SSH: namespaces with sshd of their own (lab.py).
+
+hub: megabench ── SSH ──> server ── load <── client1, client2
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import lab
+import pytest
+
+from megabench import paths
+from megabench.host import wait_until
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(bool(lab.available()), reason=lab.available() or "-"),
+]
+
+CLIENTS = {"client1": 11, "client2": 12}
+CORES = os.cpu_count() or 1
+
+EXPERIMENT = """\
+id = "small"
+title = "A small experiment"
+claim = "none"
+mark = "R"
+app = "pingpong"
+metric = "throughput"
+unit = "txn/s"
+x = "transactions_per_connection"
+series = "system"
+baseline = "epoll"
+[grid]
+transactions_per_connection = [8]
+system = ["epoll", "reuseport"]
+[fixed]
+cores = 1024
+connections = 16
+size = 64
+[sampling]
+repeats = 2
+warmup_s = 0.3
+measure_s = 2.0
+order = "interleaved"
+loop = "closed"
+[scale.smoke]
+[scale.quick]
+[scale.full]
+"""
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
+    there = lab.Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        there.add_host("server", 2)
+        for name, number in CLIENTS.items():
+            there.add_host(name, number)
+        yield there
+    finally:
+        there.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with one small experiment, and the programs of this one."""
+    monkeypatch.setenv("MEGABENCH_BUILD", str(paths.build()))
+    monkeypatch.setenv("MEGABENCH_ROOT", str(tmp_path))
+    (tmp_path / "harness/experiments").mkdir(parents=True)
+    shutil.copy(paths.HARNESS / "systems.toml", tmp_path / "harness")
+    (tmp_path / "harness/experiments/small.toml").write_text(EXPERIMENT)
+    return tmp_path
+
+
+def inventory(
+    machines: lab.Lab, root: Path, *changes: tuple[str, str], kernel: str = "any"
+) -> Path:
+    """A definition of the lab, with pieces of text replaced."""
+    key = f'key = "{machines.key}"\nknown_hosts = "{machines.known_hosts}"\n'
+    text = (
+        '[testbed]\nname = "lab"\nkind = "ssh"\ntitle = "namespaces"\nvirtual = true\n'
+        f'[deploy]\nkernel = "{kernel}"\nboot_timeout_s = 600\n'
+        f'[server]\nhost = "{lab.NET}.2"\nuser = "root"\n{key}cores = {CORES}\n'
+        f'address = "{lab.NET}.2"\naddress6 = "{lab.NET6}:2"\ninterface = "eth1"\n'
+        '[tune.server]\nrps = "all"\n'
+        '[tune.server.sysctl]\n"net.core.somaxconn" = "65535"\n'
+        '[tune.client.sysctl]\n"net.ipv4.ip_local_port_range" = "1024 65535"\n'
+    )
+    for number in CLIENTS.values():
+        text += f'[[client]]\nhost = "{lab.NET}.{number}"\n{key}interface = "eth1"\nthreads = 1\n'
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = root / "lab.toml"
+    path.write_text(text)
+    return path
+
+
+def untouched(machines: lab.Lab) -> bool:
+    """Whether no machine of the lab holds anything of ours."""
+    left = [
+        machines.inside(name, "ls -d /tmp/megabench /run/megabench/restore.json 2>/dev/null")
+        for name in machines.holders
+    ]
+    return not any(left) and "4096" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+
+
+def points(root: Path) -> list[dict]:  # type: ignore[type-arg]
+    found = []
+    for path in root.glob("results/lab/raw/small/*/points.jsonl"):
+        found += [json.loads(line) for line in path.read_text().splitlines()]
+    return found
+
+
+def test_check__fine_change_and_note(machines: lab.Lab, root: Path) -> None:
+    done = machines.megabench("check", "--json", "--testbed", str(inventory(machines, root)))
+    found = {one["what"]: one for one in json.loads(done.stdout)}
+    assert done.returncode == 0, found
+    assert found["server: root"]["level"] == "fine"
+    assert found["server: tuning"]["level"] == "will change"
+    assert found["client2: subnet"]["level"] == "fine"
+    assert "10000 Mbit/s" in found["client1: interface"]["said"]
+    assert untouched(machines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([('host = "198.18.10.12"', 'host = "198.18.10.77"')], "client2: SSH"),
+        ([('host = "198.18.10.2"', 'host = "nowhere.invalid"')], "server: SSH"),
+        ([('user = "root"', 'user = "guest"')], "server: root: commands run as an ordinary user"),
+        (
+            [('user = "root"', 'user = "guest"\nbecome_root = true')],
+            "server: root: sudo without a password",
+        ),
+        ([(f"cores = {CORES}", "cores = 999")], "server: cores"),
+        ([('interface = "eth1"', 'interface = "eth7"')], "no eth7; there are: eth1"),
+        ([('address = "198.18.10.2"', 'address = "198.18.10.3"')], "eth1 has not 198.18.10.3"),
+        ([('rps = "all"', 'rss = "equal"')], "no RSS"),
+        ([('rps = "all"', 'rps = "all"\nqueues = "cores"')], "server: queues: eth1 has at most 1"),
+    ],
+)
+def test_run__what_is_wrong_is_said_before_anything_is_changed(
+    machines: lab.Lab, root: Path, changes: list[tuple[str, str]], said: str
+) -> None:
+    if "queues" in said and CORES == 1:
+        pytest.skip("one queue is enough for one core")
+    path = inventory(machines, root, *changes)
+    done = machines.megabench("run", "small", "--testbed", str(path))
+    assert done.returncode == 1
+    assert "not ready, and nothing was changed" in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert untouched(machines)
+
+
+def test_run__a_full_disk_is_said_before_anything_is_changed(machines: lab.Lab, root: Path) -> None:
+    machines.inside("client1", "mount -t tmpfs -o size=1m none /tmp")
+    try:
+        path = inventory(machines, root)
+        done = machines.megabench("run", "small", "--testbed", str(path))
+        assert done.returncode == 1
+        assert "client1: disk: /tmp has 1 MB free" in done.stderr
+        assert untouched(machines)
+    finally:
+        machines.inside("client1", "umount /tmp")
+
+
+def test_run__two_clients_are_one_load(machines: lab.Lab, root: Path) -> None:
+    path = inventory(machines, root)
+    done = machines.megabench("run", "small", "--testbed", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    measured = points(root)
+    assert len(measured) == 4
+    for point in measured:
+        counts = [one["transactions"] for one in point["load"]]
+        assert len(counts) == 2
+        assert min(counts) > 0
+        assert sum(count for _, count in point["histogram_us"]) == sum(counts)
+        rate = point["metrics"]["throughput"]["value"]
+        assert rate == pytest.approx(sum(one["throughput"] for one in point["load"]))
+        # Once for each cell, with one client fewer.
+        assert ("throughput_fewer_clients" in point["metrics"]) == (point["repeat"] == 1)
+    # Settings are put back at once, programs stay for the next run until the testbed goes down.
+    assert "4096" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    assert machines.megabench("down", "--testbed", str(path)).returncode == 0
+    assert untouched(machines)
+
+
+@pytest.fixture
+def started() -> Iterator[list["subprocess.Popen[str]"]]:
+    """What a test has started, ended if the test has not."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait(60)
+
+
+def running(
+    machines: lab.Lab, root: Path, path: Path, started: list["subprocess.Popen[str]"]
+) -> "subprocess.Popen[str]":
+    """A run under way whose first trial is on disk and whose second has begun."""
+    process = subprocess.Popen(
+        machines.command("run", "small", "--testbed", str(path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started.append(process)
+    done = len(points(root))
+    assert wait_until(lambda: len(points(root)) > done or process.poll() is not None, timeout=120)
+    assert process.poll() is None, process.communicate()[1]
+    # Not the shell that asks.
+    begun = "pgrep -f '[m]egabench-load'"
+    assert wait_until(lambda: bool(machines.inside("client1", begun)), timeout=60)
+    return process
+
+
+def test_run__a_dropped_connection_costs_one_trial(
+    machines: lab.Lab, root: Path, started: list["subprocess.Popen[str]"]
+) -> None:
+    path = inventory(machines, root)
+    process = running(machines, root, path, started)
+    # Every session's process, not the one that listens.
+    machines.inside("server", "pkill -KILL -f '^sshd: root'")
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    states = [point["status"] for point in points(root)]
+    assert sorted(states) == ["failed", "ok", "ok", "ok"], said
+    failed = next(point for point in points(root) if point["status"] == "failed")
+    assert "on server" in failed["reason"]
+    assert next(root.glob(f"results/lab/raw/small/*/{failed['log']}/server.log")).exists()
+    assert "pingpong-server" not in machines.inside("server", "ps ax")
+    # The same command measures the one that is missing.
+    again = machines.megabench("run", "small", "--testbed", str(path))
+    assert again.returncode == 0, again.stderr
+    assert "3 of 4 trials are on disk already" in again.stderr
+    machines.megabench("down", "--testbed", str(path))
+
+
+def test_run__a_server_that_hangs_costs_one_trial(
+    machines: lab.Lab, root: Path, started: list["subprocess.Popen[str]"]
+) -> None:
+    path = inventory(machines, root)
+    process = running(machines, root, path, started)
+    machines.inside("server", "pkill -STOP -f '[p]ingpong-server'")
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 1, said
+    states = [point["status"] for point in points(root)]
+    assert states.count("ok") == 3, said
+    assert "Traceback" not in said
+    assert "pingpong-server" not in machines.inside("server", "ps ax")
+    machines.megabench("down", "--testbed", str(path))
+
+
+def test_run__a_client_that_dies_ends_the_run_and_loses_nothing(
+    machines: lab.Lab, root: Path, started: list["subprocess.Popen[str]"]
+) -> None:
+    path = inventory(machines, root)
+    process = running(machines, root, path, started)
+    machines.kill("client2")
+    said = process.communicate(timeout=400)[1]
+    assert process.returncode == 1, said
+    assert "client2 does not answer" in said
+    assert "Traceback" not in said
+    assert "ok" in [point["status"] for point in points(root)]
+    # The others are as they were, although one could not be asked.
+    assert "4096" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    machines.add_host("client2", 12)
+    again = machines.megabench("run", "small", "--testbed", str(path))
+    assert again.returncode == 0, again.stderr
+    assert sum(point["status"] == "ok" for point in points(root)) == 4
+    machines.megabench("down", "--testbed", str(path))
+    assert untouched(machines)
+
+
+def test_run__interrupted_puts_everything_back(
+    machines: lab.Lab, root: Path, started: list["subprocess.Popen[str]"]
+) -> None:
+    path = inventory(machines, root)
+    process = running(machines, root, path, started)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "interrupted" in said
+    assert "4096" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    assert "pingpong-server" not in machines.inside("server", "ps ax")
+
+
+def test_run__killed_is_put_back_by_restore(
+    machines: lab.Lab, root: Path, started: list["subprocess.Popen[str]"]
+) -> None:
+    path = inventory(machines, root)
+    process = running(machines, root, path, started)
+    process.kill()
+    process.communicate(timeout=60)
+    assert "65535" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    done = machines.megabench("restore", "--testbed", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "4096" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    machines.megabench("down", "--testbed", str(path))
+    assert untouched(machines)
