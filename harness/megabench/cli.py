@@ -308,6 +308,7 @@ def deploy_(testbed: Bed = "local", dry_run: DryRun = False) -> None:
         bed.attach()
     for line in apps.deploy(bed, apps.built()):
         console.say(line)
+    console.say(bed.verify(apps.remote_dir(bed.kind)).rstrip() or "all is there")
 
 
 @app.command("run")
@@ -437,6 +438,7 @@ def brought_up(bed: Any, request: run.Request, keep_up: bool) -> Iterator[None]:
         try:
             bed.up()
             apps.deploy(bed, sorted({one.app for one in request.experiments}))
+            bed.verify(apps.remote_dir(bed.kind))
             yield
         except BaseException:
             if not was_up and not keep_up:

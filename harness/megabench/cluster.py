@@ -159,6 +159,12 @@ class SshTestbed(Testbed):
         self._applied = self.tune()
         self._up = True
 
+    def verify(self, folder: str) -> str:
+        """What megapipe-info says, of the programs in `folder`; empty where any kernel will do."""
+        if self.options.kernel == "any":
+            return ""
+        return deploy.ask_megapipe(self.server, f"{folder}/megapipe-info")
+
     def down(self) -> None:
         self._applied = []
         self._up = False

@@ -351,6 +351,19 @@ def verify(host: SshHost, kernel: Kernel, old: str) -> None:
         raise TestbedError(f"{host.name}: {release} runs, but there is no /dev/megapipe")
 
 
+def ask_megapipe(host: Host, program: str) -> str:
+    """What megapipe-info says on the server; an error if MegaPipe cannot be used there."""
+    done = host.run([program], timeout=COMMAND_S, check=False)
+    if done.exit_status:
+        raise TestbedError(
+            f"{host.name}: megapipe-info ends with {done.exit_status}: "
+            f"{last_lines(done.stderr or done.stdout, 2)}",
+            "1: the kernel has no MegaPipe; 3: library and kernel are of different versions "
+            "(`megabench down --remove`, then again)",
+        )
+    return done.stdout
+
+
 def remove(host: SshHost, seconds: float, say: Say) -> bool:
     """Boot the old kernel and take the new one away; False if nothing was there."""
     kept = remembered(host)

@@ -99,6 +99,10 @@ class Testbed(ABC):
         """What became of a testbed that has come up; empty if it is there."""
         return "" if self.is_up() else f"{self.name} went away: `megabench up` starts it again"
 
+    def verify(self, folder: str) -> str:
+        """Make sure of kernel and library once the programs are in `folder`; what they say."""
+        return ""
+
     def remove(self) -> None:
         """Take away what outlives the testbed on its machines: nothing, if they do not."""
         return

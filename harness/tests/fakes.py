@@ -153,6 +153,9 @@ class FakeBed:
     def is_up(self) -> bool:
         return self.state == "up"
 
+    def verify(self, folder: str) -> str:
+        return ""
+
     def gone(self) -> str:
         return "" if self.is_up() else "it went away"
 

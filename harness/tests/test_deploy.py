@@ -91,11 +91,12 @@ class Answers:
     def __init__(self, **said: str) -> None:
         self.said = said
         self.ran: list[list[str]] = []
+        self.status = 0
 
     def run(self, argv, *, timeout, check=True, input=None):  # type: ignore[no-untyped-def]
         self.ran.append(list(argv))
         text = next((said for word, said in self.said.items() if word in " ".join(argv)), "")
-        return Completed(list(argv), 0, text, "")
+        return Completed(list(argv), self.status, text, "")
 
     def read_text(self, path: str) -> str:
         return self.run(["cat", path], timeout=1).stdout
@@ -127,6 +128,14 @@ def test_remove__nothing_was_deployed() -> None:
     host = Answers()
     assert not deploy.remove(host, 1, lambda text: None)  # type: ignore[arg-type]
     assert host.ran == [["cat", "--", deploy.DEPLOYED]]
+
+
+def test_ask_megapipe__library_and_kernel_must_agree() -> None:
+    host = Answers()
+    assert deploy.ask_megapipe(host, "/there/megapipe-info") == ""
+    host.status = 3
+    with pytest.raises(TestbedError, match="ends with 3"):
+        deploy.ask_megapipe(host, "/there/megapipe-info")
 
 
 def test_remembered__what_cannot_be_read_is_not_overwritten() -> None:
@@ -242,6 +251,7 @@ def test_deploy__installs_boots_once_verifies_runs_and_removes(
     assert release.endswith("-megapipe")
     assert "CONFIG_MEGAPIPE=y" in on_server(machines, "cat /boot/config-$(uname -r)")
     assert on_server(machines, "test -c /dev/megapipe && echo yes") == "yes\n"
+    assert "ABI version" in done.stderr, done.stderr  # megapipe-info's
     # It was booted once: the next entry is used up, and the default is the kernel of before.
     grub = dict(line.split("=", 1) for line in on_server(machines, "grub-editenv list").split())
     assert before[0] in grub["saved_entry"]
