@@ -101,6 +101,7 @@ class Outcome:
         self.failed += other.failed
         self.cannot += other.cannot
         self.wide += other.wide
+        self.swept += other.swept
 
 
 @dataclass
