@@ -419,7 +419,7 @@ static int mp_accept_lwsocket(struct mp_listener *l, struct socket *sock)
 		goto out_remove;
 	}
 
-	if (unlikely(!mp_lwsocket_eligible(sk))) {
+	if (unlikely(!mp_lwsocket_graft(lw, sk, sock))) {
 		/* The guess was wrong. */
 		fd = mp_accept_fd(l, sock, sk);
 		if (fd < 0)
@@ -428,7 +428,6 @@ static int mp_accept_lwsocket(struct mp_listener *l, struct socket *sock)
 		goto out_remove;
 	}
 	mp_accept_done(l, lw->handle.id, sk);
-	mp_lwsocket_graft(lw, sk, sock);
 	return lw->handle.id;
 
 out_remove:

@@ -161,9 +161,11 @@ static void mp_floor_keep(struct mp_floor *floor, struct mp_floor_connection *c)
 	floor->spare = &c->ready;
 }
 
-static void mp_floor_graft(struct mp_floor_connection *c, struct sock *sk)
+/* Returns false, and leaves the connection as it is, if others claim it. */
+static bool mp_floor_graft(struct mp_floor_connection *c, struct sock *sk)
 {
 	struct socket *sock = &c->sock;
+	bool eligible;
 
 	sock->state = SS_CONNECTED;
 	/* From here on it may be queued. */
@@ -171,6 +173,9 @@ static void mp_floor_graft(struct mp_floor_connection *c, struct sock *sk)
 	lock_sock(sk);
 	sock_rps_record_flow(sk);
 	write_lock_bh(&sk->sk_callback_lock);
+	eligible = mp_lwsocket_eligible(sk);
+	if (unlikely(!eligible))
+		goto out_unlock;
 	rcu_assign_pointer(sk->sk_wq, &sock->wq);
 	sock->sk = sk;
 	sk_set_socket(sk, sock);
@@ -178,8 +183,10 @@ static void mp_floor_graft(struct mp_floor_connection *c, struct sock *sk)
 	WRITE_ONCE(sk->sk_data_ready, mp_floor_event);
 	WRITE_ONCE(sk->sk_state_change, mp_floor_event);
 	WRITE_ONCE(sk->sk_error_report, mp_floor_event);
+out_unlock:
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
+	return eligible;
 }
 
 static void mp_floor_close(struct mp_floor_connection *c)
@@ -289,11 +296,10 @@ static void mp_floor_accept(struct mp_floor *floor)
 			return;
 		}
 		sk = inet_csk_accept(listener, &arg);
-		if (sk && mp_lwsocket_eligible(sk)) {
+		if (sk && mp_floor_graft(c, sk)) {
 			/* Until the file is closed its module cannot go. */
 			list_add(&c->node, &floor->open);
 			WRITE_ONCE(floor->connections, floor->connections + 1);
-			mp_floor_graft(c, sk);
 			/* What came before the callbacks were there */
 			if (mp_io_tcp_readable(sk))
 				mp_floor_event(sk);

@@ -183,14 +183,17 @@ bool mp_lwsocket_eligible(const struct sock *sk)
  * But for security_sock_graft(), which gives the connection's label to the inode
  * (SELinux) or a label to a connection without one (AppArmor): here is no inode,
  * and the connection got its label when it was cloned from the listener.
+ *
+ * Returns false, and leaves the connection as it is, if it is not eligible.  Who
+ * claims callbacks does so under the lock for them (psock), or under the lock of
+ * the sock (ULPs), so there is nobody between the look and the claim made here.
  */
-void mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
+bool mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
 		       const struct socket *listener)
 {
 	struct socket *sock = &lw->sock;
+	bool eligible;
 
-	/* The lwsocket may outlive the listener, which holds the module. */
-	__module_get(sock->ops->owner);
 	if (test_bit(SOCK_SUPPORT_ZC, &listener->flags))
 		set_bit(SOCK_SUPPORT_ZC, &sock->flags);
 	sock->state = SS_CONNECTED;
@@ -199,6 +202,11 @@ void mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
 	sock_rps_record_flow(sk);
 
 	write_lock_bh(&sk->sk_callback_lock);
+	eligible = mp_lwsocket_eligible(sk);
+	if (unlikely(!eligible))
+		goto out_unlock;
+	/* The lwsocket may outlive the listener, which holds the module. */
+	__module_get(sock->ops->owner);
 	rcu_assign_pointer(sk->sk_wq, &sock->wq);
 	sock->sk = sk;
 	sk_set_socket(sk, sock);
@@ -208,8 +216,10 @@ void mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
 	WRITE_ONCE(sk->sk_write_space, mp_lwsocket_write_space);
 	WRITE_ONCE(sk->sk_state_change, mp_lwsocket_changed);
 	WRITE_ONCE(sk->sk_error_report, mp_lwsocket_changed);
+out_unlock:
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
+	return eligible;
 }
 
 /*

@@ -24,7 +24,7 @@ int mp_lwsocket_init(void);
 struct mp_lwsocket *mp_lwsocket_alloc(struct mp_channel *channel,
 				      const struct socket *listener);
 bool mp_lwsocket_eligible(const struct sock *sk);
-void mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
+bool mp_lwsocket_graft(struct mp_lwsocket *lw, struct sock *sk,
 		       const struct socket *listener);
 void mp_lwsocket_close(struct socket *sock);
 void mp_lwsocket_detach(struct mp_handle *handle);

@@ -495,6 +495,26 @@ static void mp_partition_leave(struct mp_partition *partition)
 	mp_map_replace(map, partition->sock->sk, heir->sock->sk);
 }
 
+/* Step 2 */
+static void mp_partition_stop(struct mp_partition *partition)
+{
+	struct sock *sk = partition->sock->sk;
+
+	lock_sock(sk);
+	inet_sk_state_store(sk, TCP_CLOSE);
+	release_sock(sk);
+}
+
+/* Step 3 */
+static void mp_partition_move(struct mp_partition *partition)
+{
+	struct sock *sk = partition->sock->sk;
+
+	lock_sock(sk);
+	inet_csk_listen_stop(sk);
+	release_sock(sk);
+}
+
 /*
  * An expedited grace period interrupts all CPUs that run something.  A user who
  * makes and ends partitions in a loop must not do that to the whole machine
@@ -544,16 +564,9 @@ void mp_partition_release(struct mp_partition *partition)
 		mp_partition_leave(partition);
 		release_sock(listener);
 		mp_partition_synchronize();
-
-		lock_sock(sock->sk);
-		inet_sk_state_store(sock->sk, TCP_CLOSE);
-		release_sock(sock->sk);
+		mp_partition_stop(partition);
 		mp_partition_synchronize();
-
-		lock_sock(sock->sk);
-		inet_csk_listen_stop(sock->sk);
-		release_sock(sock->sk);
-
+		mp_partition_move(partition);
 		lock_sock(listener);
 		mp_group_wake(partition->member.group);
 	}
