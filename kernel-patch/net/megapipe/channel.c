@@ -262,7 +262,7 @@ static long mp_channel_listener(struct mp_channel *channel, void *arg,
 
 	if (mutex_lock_killable(&channel->mutex))
 		return -EINTR;
-	handle = mp_handle_lookup(channel, listener->handle);
+	handle = mp_handle_lookup(&channel->handles, listener->handle);
 	if (!handle)
 		ret = -EBADF;
 	else if (handle->kind != MP_KIND_LISTENER)

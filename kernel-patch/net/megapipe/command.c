@@ -3,6 +3,7 @@
  * The commands: one row of a table each.
  */
 
+#include <linux/indirect_call_wrapper.h>
 #include <linux/nospec.h>
 #include <trace/events/megapipe.h>
 
@@ -180,7 +181,7 @@ bool mp_command_run(struct mp_channel *channel,
 		goto failed;
 
 	err = -EBADF;
-	handle = mp_handle_lookup(channel, cmd->handle);
+	handle = mp_handle_lookup(&channel->handles, cmd->handle);
 	if (!handle)
 		goto failed;
 
@@ -188,7 +189,8 @@ bool mp_command_run(struct mp_channel *channel,
 	if (!(BIT(handle->kind) & command->kinds))
 		goto failed;
 
-	err = command->run(handle, cmd);
+	err = INDIRECT_CALL_2(command->run, mp_io_read, mp_io_write, handle,
+			      cmd);
 	if (likely(!err))
 		return true;
 

@@ -14,7 +14,6 @@
  * second-level cache per new handle.
  */
 
-#include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
 #include <net/sock.h>
@@ -26,8 +25,6 @@
 #include "io.h"
 #include "lwsocket.h"
 
-#define MP_INDEX_BITS		20
-#define MP_INDEX_MASK		((1U << MP_INDEX_BITS) - 1)
 #define MP_MAX_GENERATION	((1U << 10) - 1)
 
 static_assert(MP_INDEX_MASK + 1 == MEGAPIPE_MAX_HANDLES);
@@ -49,12 +46,6 @@ void mp_table_destroy(struct mp_table *table)
 	for (i = 0; i < table->used; i += MP_SLOTS_PER_PAGE)
 		kfree(table->pages[i / MP_SLOTS_PER_PAGE]);
 	kvfree(table->pages);
-}
-
-static struct mp_slot *mp_table_slot(const struct mp_table *table, u32 index)
-{
-	return &table->pages[index / MP_SLOTS_PER_PAGE]
-			    [index % MP_SLOTS_PER_PAGE];
 }
 
 /* The first handle at or after *@index, which moves behind it */
@@ -168,19 +159,6 @@ int mp_handle_install(struct mp_handle *handle)
 		handle->id |= MEGAPIPE_HANDLE_LWSOCKET;
 	slot->handle = handle;
 	return handle->id;
-}
-
-struct mp_handle *mp_handle_lookup(struct mp_channel *channel, s32 id)
-{
-	struct mp_table *table = &channel->handles;
-	u32 index = id & MP_INDEX_MASK;
-	struct mp_handle *handle;
-
-	if (index >= table->used)
-		return NULL;
-	index = array_index_nospec(index, table->used);
-	handle = mp_table_slot(table, index)->handle;
-	return handle && handle->id == id ? handle : NULL;
 }
 
 /* Take the handle's number away; it may be gone already. */

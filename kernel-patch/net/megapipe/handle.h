@@ -7,6 +7,7 @@
 #define _MEGAPIPE_HANDLE_H
 
 #include <linux/llist.h>
+#include <linux/nospec.h>
 #include <linux/rcupdate.h>
 #include <linux/types.h>
 
@@ -92,6 +93,10 @@ struct mp_handle {
 	};
 };
 
+/* A handle's number: its index in the table, above it a generation */
+#define MP_INDEX_BITS		20
+#define MP_INDEX_MASK		((1U << MP_INDEX_BITS) - 1)
+
 #define MP_SLOTS_PER_PAGE	256
 /* A freed slot is used again after as many others */
 #define MP_MIN_FREE		1024
@@ -128,6 +133,27 @@ struct mp_table {
 	u32			kinds[MP_NR_KINDS];
 };
 
+static inline struct mp_slot *mp_table_slot(const struct mp_table *table,
+					    u32 index)
+{
+	return &table->pages[index / MP_SLOTS_PER_PAGE]
+			    [index % MP_SLOTS_PER_PAGE];
+}
+
+/* The handle of that number, or NULL */
+static inline struct mp_handle *mp_handle_lookup(const struct mp_table *table,
+						 s32 id)
+{
+	u32 index = id & MP_INDEX_MASK;
+	struct mp_handle *handle;
+
+	if (unlikely(index >= table->used))
+		return NULL;
+	index = array_index_nospec(index, table->used);
+	handle = mp_table_slot(table, index)->handle;
+	return likely(handle && handle->id == id) ? handle : NULL;
+}
+
 /* handle.c APIs */
 int mp_table_init(struct mp_table *table, u32 max);
 void mp_table_destroy(struct mp_table *table);
@@ -136,7 +162,6 @@ struct mp_handle *mp_table_next(struct mp_table *table, u32 *index);
 void mp_handle_init(struct mp_handle *handle, struct mp_channel *channel,
 		    enum mp_kind kind, struct socket *sock);
 int mp_handle_install(struct mp_handle *handle);
-struct mp_handle *mp_handle_lookup(struct mp_channel *channel, s32 id);
 void mp_handle_remove(struct mp_handle *handle);
 void mp_handle_run(struct mp_handle *handle, int events);
 void mp_handle_drop(struct mp_handle *handle);

@@ -16,10 +16,13 @@
 #include <linux/net.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
+#include <linux/security.h>
 #include <linux/socket.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
-#include <net/inet_sock.h>
+#include <net/rps.h>
+#include <net/tcp.h>
+#include <trace/events/sock.h>
 
 #include "file.h"
 #include "handle.h"
@@ -57,16 +60,75 @@ static bool mp_io_readable(const struct mp_handle *handle)
  * A terminal stops a background job in the middle of a call.  The command goes
  * on when the job does; until then the dispatch returns, for there is a signal.
  */
-static bool mp_io_interrupted(struct mp_handle *handle, ssize_t *ret,
-			      int events)
+static bool mp_io_interrupted(struct mp_handle *handle, ssize_t ret, int events)
 {
-	if (likely(*ret != -ERESTARTSYS))
-		return false;
-	*ret = -EINTR;
-	if (!signal_pending(current))
+	if (likely(ret != -ERESTARTSYS) || !signal_pending(current))
 		return false;
 	mp_queue_again(handle, events);
 	return true;
+}
+
+/* What a completion says of it; no signal is left that would explain it better. */
+static int mp_io_result(ssize_t ret)
+{
+	return unlikely(ret == -ERESTARTSYS) ? -EINTR : ret;
+}
+
+/* import_ubuf(), inline; lengths were limited to MAX_RW_COUNT before. */
+static int mp_io_import(int direction, void __user *addr, u32 len,
+			struct iov_iter *iter)
+{
+	if (unlikely(!access_ok(addr, len)))
+		return -EFAULT;
+	iov_iter_ubuf(iter, direction, addr, len);
+	return 0;
+}
+
+/*
+ * sock_recvmsg() and sock_sendmsg() for TCP, whose messages have no names and
+ * whose sockets do not bind themselves: the same hooks and tracepoints, without
+ * the layers between.  Not if somebody (TLS, a sockmap) has put himself there.
+ */
+static bool mp_io_receives_plainly(const struct mp_handle *handle)
+{
+	return handle->tcp &&
+	       READ_ONCE(handle->sock->sk->sk_prot)->recvmsg == tcp_recvmsg;
+}
+
+static bool mp_io_sends_plainly(const struct mp_handle *handle)
+{
+	return handle->tcp &&
+	       READ_ONCE(handle->sock->sk->sk_prot)->sendmsg == tcp_sendmsg;
+}
+
+static ssize_t mp_io_tcp_receive(struct socket *sock, struct msghdr *msg)
+{
+	size_t len = iov_iter_count(&msg->msg_iter);
+	struct sock *sk = sock->sk;
+	int ret;
+
+	ret = security_socket_recvmsg(sock, msg, len, MSG_DONTWAIT);
+	if (unlikely(ret))
+		return ret;
+	sock_rps_record_flow(sk);
+	ret = tcp_recvmsg(sk, msg, len, MSG_DONTWAIT, &msg->msg_namelen);
+	trace_sock_recv_length(sk, ret, MSG_DONTWAIT);
+	return ret;
+}
+
+static ssize_t mp_io_tcp_send(struct socket *sock, struct msghdr *msg)
+{
+	size_t len = iov_iter_count(&msg->msg_iter);
+	struct sock *sk = sock->sk;
+	int ret;
+
+	ret = security_socket_sendmsg(sock, msg, len);
+	if (unlikely(ret))
+		return ret;
+	sock_rps_record_flow(sk);
+	ret = tcp_sendmsg(sk, msg, len);
+	trace_sock_send_length(sk, ret, 0);
+	return ret;
 }
 
 /* The address that a datagram came from.  Returns its length, or an error. */
@@ -94,7 +156,9 @@ static void mp_io_complete_read(struct mp_handle *handle, int res, u16 flags,
 
 static ssize_t mp_io_receive(struct mp_handle *handle, struct msghdr *msg)
 {
-	if (unlikely(!handle->sock))
+	if (likely(mp_io_receives_plainly(handle)))
+		return mp_io_tcp_receive(handle->sock, msg);
+	if (!handle->sock)
 		return mp_file_read(handle, &msg->msg_iter);
 	return sock_recvmsg(handle->sock, msg, MSG_DONTWAIT);
 }
@@ -111,7 +175,7 @@ static void mp_io_try_read_request(struct mp_handle *handle)
 	if (handle->read_op == MEGAPIPE_OP_RECVFROM)
 		msg.msg_name = &name;
 	ret = mp_io_receive(handle, &msg);
-	if (ret == -EAGAIN || mp_io_interrupted(handle, &ret, MP_EV_READ))
+	if (ret == -EAGAIN || mp_io_interrupted(handle, ret, MP_EV_READ))
 		return;
 
 	if (ret >= 0 && msg.msg_name) {
@@ -119,7 +183,7 @@ static void mp_io_try_read_request(struct mp_handle *handle)
 		if (len < 0)
 			ret = len;
 	}
-	mp_io_complete_read(handle, ret,
+	mp_io_complete_read(handle, mp_io_result(ret),
 			    msg.msg_flags & MSG_TRUNC ? MEGAPIPE_EVENT_TRUNC : 0,
 			    max(len, 0));
 }
@@ -134,13 +198,13 @@ static void mp_io_try_read(struct mp_handle *handle)
 		mp_io_try_read_request(handle);
 		return;
 	}
-	ret = import_ubuf(ITER_DEST, handle->read_addr, handle->read_len,
-			  &msg.msg_iter);
-	if (!ret)
+	ret = mp_io_import(ITER_DEST, handle->read_addr, handle->read_len,
+			   &msg.msg_iter);
+	if (likely(!ret))
 		ret = mp_io_receive(handle, &msg);
-	if (ret == -EAGAIN || mp_io_interrupted(handle, &ret, MP_EV_READ))
+	if (ret == -EAGAIN || mp_io_interrupted(handle, ret, MP_EV_READ))
 		return;
-	mp_io_complete_read(handle, ret,
+	mp_io_complete_read(handle, mp_io_result(ret),
 			    msg.msg_flags & MSG_TRUNC ? MEGAPIPE_EVENT_TRUNC : 0,
 			    0);
 }
@@ -158,7 +222,11 @@ static void mp_io_complete_write(struct mp_handle *handle, int res)
 /* Write from the iterator, which moves on, at most a turn's worth of a stream. */
 static ssize_t mp_io_transmit(struct mp_handle *handle, struct msghdr *msg)
 {
-	if (unlikely(!handle->sock)) {
+	if (likely(mp_io_sends_plainly(handle))) {
+		iov_iter_truncate(&msg->msg_iter, MP_WRITE_TURN);
+		return mp_io_tcp_send(handle->sock, msg);
+	}
+	if (!handle->sock) {
 		iov_iter_truncate(&msg->msg_iter, MP_WRITE_TURN);
 		return mp_file_write(handle, &msg->msg_iter);
 	}
@@ -200,9 +268,9 @@ static ssize_t mp_io_send(struct mp_handle *handle)
 
 	if (unlikely(handle->write_op != MEGAPIPE_OP_WRITE))
 		return mp_io_send_request(handle);
-	err = import_ubuf(ITER_SOURCE, handle->write_addr + handle->write_done,
-			  handle->write_len - handle->write_done,
-			  &msg.msg_iter);
+	err = mp_io_import(ITER_SOURCE, handle->write_addr + handle->write_done,
+			   handle->write_len - handle->write_done,
+			   &msg.msg_iter);
 	return err ?: mp_io_transmit(handle, &msg);
 }
 
@@ -243,15 +311,16 @@ static void mp_io_try_write(struct mp_handle *handle)
 		mp_io_try_connect(handle);
 		return;
 	}
-	do {
-		ret = mp_io_send(handle);
-		if (ret > 0)
-			handle->write_done += ret;
-	} while (ret > 0 && handle->write_done < min(handle->write_len, end));
-
-	if (ret > 0 && handle->write_done < handle->write_len) {
-		mp_queue_again(handle, MP_EV_WRITE);
-		return;
+	while ((ret = mp_io_send(handle)) > 0) {
+		handle->write_done += ret;
+		if (likely(handle->write_done == handle->write_len)) {
+			mp_io_complete_write(handle, handle->write_done);
+			return;
+		}
+		if (handle->write_done >= end) {
+			mp_queue_again(handle, MP_EV_WRITE);
+			return;
+		}
 	}
 	/*
 	 * Only -EAGAIN promises an event: a socket has set SOCK_NOSPACE.  A
@@ -259,10 +328,10 @@ static void mp_io_try_write(struct mp_handle *handle)
 	 */
 	if (ret == -EAGAIN && !mp_io_never_told(handle))
 		return;
-	if (mp_io_interrupted(handle, &ret, MP_EV_WRITE))
+	if (mp_io_interrupted(handle, ret, MP_EV_WRITE))
 		return;
 	/* Bytes come first; the error is for the next write to find. */
-	mp_io_complete_write(handle, handle->write_done ?: ret);
+	mp_io_complete_write(handle, handle->write_done ?: mp_io_result(ret));
 }
 
 /* What the handle is ready for, as poll() says it */
@@ -326,12 +395,22 @@ static void mp_io_run_cancel(struct mp_handle *handle)
 	}
 }
 
-/* Try what is pending, as far as there is room for completions. */
+/*
+ * Try what is pending, as far as there is room for completions; there is for
+ * one.
+ */
 void mp_io_run(struct mp_handle *handle, int events)
 {
 	struct mp_channel *channel = handle->channel;
 	bool poll = events;
 
+	/* Mostly it is data for a READ, and nothing else to look at. */
+	if (likely(events == MP_EV_READ && !(handle->cancel | handle->poll |
+					     handle->disconnect))) {
+		if (handle->read_op)
+			mp_io_try_read(handle);
+		return;
+	}
 	if (unlikely(handle->cancel))
 		mp_io_run_cancel(handle);
 	/* The reason for which it failed is for the CONNECT, not for a READ. */
@@ -382,7 +461,7 @@ int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	if (handle->read_op)
 		return -EBUSY;
 	/* 0 bytes would complete like the end of the file. */
-	if (!cmd->len || cmd->arg || cmd->aux)
+	if (!cmd->len || cmd->arg | cmd->aux)
 		return -EINVAL;
 
 	handle->read_addr = u64_to_user_ptr(cmd->addr);
@@ -443,7 +522,7 @@ int mp_io_write(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
 	if (mp_io_write_busy(handle))
 		return -EBUSY;
-	if (!cmd->len || cmd->len > MAX_RW_COUNT || cmd->arg || cmd->aux)
+	if (!cmd->len || cmd->len > MAX_RW_COUNT || cmd->arg | cmd->aux)
 		return -EINVAL;
 
 	handle->write_addr = u64_to_user_ptr(cmd->addr);

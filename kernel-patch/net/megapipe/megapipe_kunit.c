@@ -78,13 +78,13 @@ static void mp_handle_install__is_found_until_removed(struct kunit *test)
 
 	KUNIT_EXPECT_GT(test, id, 0);
 	KUNIT_EXPECT_FALSE(test, id & MEGAPIPE_HANDLE_LWSOCKET);
-	KUNIT_EXPECT_PTR_EQ(test, mp_handle_lookup(channel, id), handle);
-	KUNIT_EXPECT_NULL(test, mp_handle_lookup(channel, id + 1));
-	KUNIT_EXPECT_NULL(test, mp_handle_lookup(channel, -1));
-	KUNIT_EXPECT_NULL(test, mp_handle_lookup(channel, 0));
+	KUNIT_EXPECT_PTR_EQ(test, mp_handle_lookup(&channel->handles, id), handle);
+	KUNIT_EXPECT_NULL(test, mp_handle_lookup(&channel->handles, id + 1));
+	KUNIT_EXPECT_NULL(test, mp_handle_lookup(&channel->handles, -1));
+	KUNIT_EXPECT_NULL(test, mp_handle_lookup(&channel->handles, 0));
 	KUNIT_EXPECT_EQ(test, channel->handles.kinds[MP_KIND_FILE], 1);
 	mp_test_remove(test, handle);
-	KUNIT_EXPECT_NULL(test, mp_handle_lookup(channel, id));
+	KUNIT_EXPECT_NULL(test, mp_handle_lookup(&channel->handles, id));
 	KUNIT_EXPECT_EQ(test, channel->handles.count, 0);
 	KUNIT_EXPECT_EQ(test, channel->handles.kinds[MP_KIND_FILE], 0);
 	mp_handle_free(handle);

@@ -21,37 +21,16 @@
 #include "command.h"
 #include "queue.h"
 
-static void mp_queue_flush(struct mp_channel *channel)
+/* Copy out the completions that wait in the channel. */
+void mp_queue_flush(struct mp_channel *channel)
 {
 	struct mp_batch *batch = channel->batch;
-	u32 n = batch->nr - batch->copied;
+	u32 n = batch->next - channel->events;
 
-	if (n && copy_to_user(batch->events + batch->copied, channel->events,
+	if (n && copy_to_user(batch->events + batch->nr - n, channel->events,
 			      n * sizeof(*channel->events)))
 		batch->error = -EFAULT;
-	batch->copied = batch->nr;
-}
-
-/* Report a completion.  The caller has checked mp_queue_room(). */
-void mp_queue_post(struct mp_channel *channel, s32 id, u64 cookie, u16 op,
-		   u16 flags, s32 res, u32 aux)
-{
-	struct mp_batch *batch = channel->batch;
-	struct megapipe_event *event;
-
-	event = &channel->events[batch->nr - batch->copied];
-	*event = (struct megapipe_event) {
-		.cookie = cookie,
-		.handle = id,
-		.res = res,
-		.op = op,
-		.flags = flags,
-		.aux = aux,
-	};
-	trace_megapipe_completion(channel->id, event);
-	batch->nr++;
-	if (batch->nr - batch->copied == MP_CHUNK)
-		mp_queue_flush(channel);
+	batch->next = channel->events;
 }
 
 static void mp_queue_append(struct mp_channel *channel,
@@ -112,8 +91,7 @@ static void mp_queue_pass(struct mp_channel *channel)
 			continue;
 		}
 		/* See mp_handle_ready(): clear first, then look. */
-		events = atomic_fetch_andnot(MP_EV_READ | MP_EV_WRITE |
-					     MP_EV_QUEUED, &handle->events);
+		events = atomic_xchg(&handle->events, 0) & ~MP_EV_QUEUED;
 		mp_handle_run(handle, events);
 		if (!(++n % MP_CHUNK))
 			cond_resched();
@@ -254,6 +232,7 @@ static long mp_queue_exchange(struct mp_channel *channel,
 {
 	struct mp_batch batch = {
 		.events = u64_to_user_ptr(d->events),
+		.next = channel->events,
 		.max = d->max_events,
 	};
 	ktime_t deadline, *until = NULL;

@@ -209,7 +209,7 @@ static bool mp_sockopt_level(int level)
 
 static struct mp_handle *mp_sockopt_handle(struct mp_channel *channel, s32 id)
 {
-	struct mp_handle *handle = mp_handle_lookup(channel, id);
+	struct mp_handle *handle = mp_handle_lookup(&channel->handles, id);
 
 	if (!handle)
 		return ERR_PTR(-EBADF);
