@@ -113,7 +113,7 @@ static void mp_floor_event(struct sock *sk)
 	struct mp_floor_connection *c;
 
 	rcu_read_lock();
-	c = rcu_dereference_sk_user_data(sk);
+	c = mp_lwsocket_owner(sk);
 	if (c && !test_and_set_bit(0, &c->queued)) {
 		/* Not the first: whoever added that one wakes the thread. */
 		if (llist_add(&c->ready, &c->floor->ready))
@@ -168,14 +168,14 @@ static bool mp_floor_graft(struct mp_floor_connection *c, struct sock *sk)
 	bool eligible;
 
 	sock->state = SS_CONNECTED;
-	/* From here on it may be queued. */
-	clear_bit(0, &c->queued);
 	lock_sock(sk);
 	sock_rps_record_flow(sk);
 	write_lock_bh(&sk->sk_callback_lock);
 	eligible = mp_lwsocket_eligible(sk);
 	if (unlikely(!eligible))
 		goto out_unlock;
+	/* From here on it may be queued; before, late events keep away. */
+	clear_bit(0, &c->queued);
 	rcu_assign_pointer(sk->sk_wq, &sock->wq);
 	sock->sk = sk;
 	sk_set_socket(sk, sock);

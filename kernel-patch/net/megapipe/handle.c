@@ -179,7 +179,7 @@ void mp_handle_remove(struct mp_handle *handle)
  * Something has happened to the handle's socket: have the owner look at it.
  *
  * A handle is put on the ready list by whoever sets MP_EV_QUEUED.  The owner
- * clears the bit before it looks at the socket (mp_queue_run()), so an event
+ * clears the bit before it looks at the socket (mp_queue_pass()), so an event
  * that it may not have seen finds the bit clear and queues the handle again.
  *
  * Called under RCU or under the lock of the wait queue that the handle waits
@@ -223,7 +223,7 @@ void mp_handle_run(struct mp_handle *handle, int events)
  * Free a handle that nothing finds any more, as soon as no list has it.
  *
  * A callback that found the handle before may be on its way to the ready list.
- * If it has set MP_EV_QUEUED, mp_queue_run() will meet the handle and free it;
+ * If it has set MP_EV_QUEUED, mp_queue_pass() will meet the handle and free it;
  * otherwise the bit set here tells it to stay away.
  */
 void mp_handle_retire(struct mp_handle *handle)

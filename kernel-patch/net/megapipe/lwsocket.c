@@ -28,7 +28,7 @@
  *    is always set.
  *
  * The callbacks that an lwsocket's sock has when closed stay with it and do
- * nothing without user data: they never see the memory again.
+ * nothing without user data of ours: they never see the memory again.
  */
 
 #include <linux/file.h>
@@ -106,7 +106,7 @@ static void mp_lwsocket_event(const struct sock *sk, int events)
 	struct mp_handle *handle;
 
 	rcu_read_lock();
-	handle = rcu_dereference_sk_user_data(sk);
+	handle = mp_lwsocket_owner(sk);
 	if (handle)
 		mp_handle_ready(handle, events);
 	rcu_read_unlock();
@@ -234,8 +234,8 @@ void mp_lwsocket_close(struct socket *sock)
 	struct sock *sk = sock->sk;
 
 	/*
-	 * The callbacks stay: with no user data they do nothing.  TCP goes on
-	 * with the connection after this, until the last FIN.
+	 * The callbacks stay: with no user data, or a psock's, they do nothing.
+	 * TCP goes on with the connection after this, until the last FIN.
 	 */
 	write_lock_bh(&sk->sk_callback_lock);
 	rcu_assign_sk_user_data(sk, NULL);

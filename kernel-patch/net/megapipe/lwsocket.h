@@ -6,6 +6,8 @@
 #define _MEGAPIPE_LWSOCKET_H
 
 #include <linux/net.h>
+#include <linux/rcupdate.h>
+#include <net/sock.h>
 
 #include "handle.h"
 
@@ -31,5 +33,16 @@ void mp_lwsocket_detach(struct mp_handle *handle);
 int mp_lwsocket_to_fd(struct mp_handle *handle, int flags);
 void mp_lwsocket_free(struct mp_handle *handle);
 void mp_lwsocket_free_spare(struct mp_channel *channel);
+
+/*
+ * Who has the connection, for its callbacks, under RCU.  They stay after its
+ * close, when a psock may come to the same place: it marks its pointer.
+ */
+static inline void *mp_lwsocket_owner(const struct sock *sk)
+{
+	uintptr_t owner = (uintptr_t)rcu_dereference(__sk_user_data(sk));
+
+	return likely(!(owner & ~SK_USER_DATA_PTRMASK)) ? (void *)owner : NULL;
+}
 
 #endif /* _MEGAPIPE_LWSOCKET_H */

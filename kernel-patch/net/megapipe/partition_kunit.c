@@ -6,6 +6,7 @@
  */
 
 #include <kunit/test.h>
+#include <linux/delay.h>
 #include <linux/netdevice.h>
 #include <linux/rtnetlink.h>
 
@@ -259,7 +260,14 @@ static void mp_end_test_exit(struct kunit *test)
 static struct request_sock *mp_end_test_dequeue(struct sock *sk)
 {
 	struct request_sock *req;
+	int i;
 
+	/* The client may be told before the ACK is processed. */
+	for (i = 0; i < 100; i++) {
+		if (!reqsk_queue_empty(&inet_csk(sk)->icsk_accept_queue))
+			break;
+		msleep(10);
+	}
 	lock_sock(sk);
 	req = reqsk_queue_remove(&inet_csk(sk)->icsk_accept_queue, sk);
 	release_sock(sk);

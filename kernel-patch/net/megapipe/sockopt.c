@@ -34,7 +34,7 @@
  * SO_ZEROCOPY is allowed because it only permits MSG_ZEROCOPY, which no command
  * uses; it is for the descriptor that the lwsocket may become.  SO_RCVTIMEO and
  * SO_SNDTIMEO likewise: commands never block in the socket.  SO_LINGER with a
- * time does not make an lwsocket's close wait (mp_lwsocket_detach()).
+ * time does not make an lwsocket's close wait (mp_lwsocket_close()).
  *
  * Getting an option changes nothing and needs no list, but TCP_ZEROCOPY_RECEIVE
  * takes data out of the connection, behind the back of a pending READ, and
