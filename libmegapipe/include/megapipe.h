@@ -189,6 +189,15 @@ int mp_sendto(mp_handle handle, const void *buf, size_t size,
 int mp_sendfile(mp_handle handle, int fd, int64_t offset, size_t size);
 
 /*
+ * The same, for a piece that another one follows at once, in the same batch: a
+ * header before a file.  TCP may keep what does not fill a segment for it, so
+ * that both leave in one packet; if nothing follows, it leaves after 200 ms.
+ */
+int mp_write_more(mp_handle handle, const void *buf, size_t size);
+int mp_writev_more(mp_handle handle, const struct iovec *iov, int iovcnt);
+int mp_sendfile_more(mp_handle handle, int fd, int64_t offset, size_t size);
+
+/*
  * Wait, once, until the handle is ready for one of the EPOLL* events of
  * <sys/epoll.h>, or has an error or was hung up; completes with what it is ready
  * for.  For what completions do not fit, a TLS library for instance.

@@ -282,23 +282,25 @@ static inline bool is_buffer(const void *buf, size_t size)
 	return likely(buf && size - 1 < INT_MAX);
 }
 
-static inline int transfer(mp_handle handle, uint8_t op, const void *buf,
-			   size_t size)
+static inline int transfer(mp_handle handle, uint8_t op, uint8_t flags,
+			   const void *buf, size_t size)
 {
 	if (!is_buffer(buf, size))
 		return -EINVAL;
 	return push(handle, (struct mp_hot_cmd) {
 		.op = op,
+		.flags = flags,
 		.addr = mp_address(buf),
 		.len = (uint32_t)size,
 	});
 }
 
-static int transfer_vector(mp_handle handle, uint8_t op,
+static int transfer_vector(mp_handle handle, uint8_t op, uint8_t flags,
 			   const struct iovec *iov, int iovcnt)
 {
 	struct mp_hot_cmd cmd = {
 		.op = op,
+		.flags = flags,
 		.len = (uint32_t)iovcnt,
 	};
 
@@ -310,12 +312,12 @@ static int transfer_vector(mp_handle handle, uint8_t op,
 
 int mp_read(mp_handle handle, void *buf, size_t size)
 {
-	return transfer(handle, MEGAPIPE_OP_READ, buf, size);
+	return transfer(handle, MEGAPIPE_OP_READ, 0, buf, size);
 }
 
 int mp_readv(mp_handle handle, const struct iovec *iov, int iovcnt)
 {
-	return transfer_vector(handle, MEGAPIPE_OP_READV, iov, iovcnt);
+	return transfer_vector(handle, MEGAPIPE_OP_READV, 0, iov, iovcnt);
 }
 
 int mp_recvfrom(mp_handle handle, void *buf, size_t size,
@@ -334,12 +336,24 @@ int mp_recvfrom(mp_handle handle, void *buf, size_t size,
 
 int mp_write(mp_handle handle, const void *buf, size_t size)
 {
-	return transfer(handle, MEGAPIPE_OP_WRITE, buf, size);
+	return transfer(handle, MEGAPIPE_OP_WRITE, 0, buf, size);
+}
+
+int mp_write_more(mp_handle handle, const void *buf, size_t size)
+{
+	return transfer(handle, MEGAPIPE_OP_WRITE, MEGAPIPE_CMD_MORE, buf,
+			size);
 }
 
 int mp_writev(mp_handle handle, const struct iovec *iov, int iovcnt)
 {
-	return transfer_vector(handle, MEGAPIPE_OP_WRITEV, iov, iovcnt);
+	return transfer_vector(handle, MEGAPIPE_OP_WRITEV, 0, iov, iovcnt);
+}
+
+int mp_writev_more(mp_handle handle, const struct iovec *iov, int iovcnt)
+{
+	return transfer_vector(handle, MEGAPIPE_OP_WRITEV, MEGAPIPE_CMD_MORE,
+			       iov, iovcnt);
 }
 
 int mp_sendto(mp_handle handle, const void *buf, size_t size,
@@ -357,7 +371,8 @@ int mp_sendto(mp_handle handle, const void *buf, size_t size,
 	return push_with(handle, &cmd, &cmd.arg, addr, addrlen);
 }
 
-int mp_sendfile(mp_handle handle, int fd, int64_t offset, size_t size)
+static inline int send_file(mp_handle handle, uint8_t flags, int fd,
+			    int64_t offset, size_t size)
 {
 	if (offset < 0 || size - 1 >= INT_MAX)
 		return -EINVAL;
@@ -365,10 +380,21 @@ int mp_sendfile(mp_handle handle, int fd, int64_t offset, size_t size)
 		return -EBADF;
 	return push(handle, (struct mp_hot_cmd) {
 		.op = MEGAPIPE_OP_SENDFILE,
+		.flags = flags,
 		.len = (uint32_t)size,
 		.arg = (uint64_t)offset,
 		.aux = (uint32_t)fd,
 	});
+}
+
+int mp_sendfile(mp_handle handle, int fd, int64_t offset, size_t size)
+{
+	return send_file(handle, 0, fd, offset, size);
+}
+
+int mp_sendfile_more(mp_handle handle, int fd, int64_t offset, size_t size)
+{
+	return send_file(handle, MEGAPIPE_CMD_MORE, fd, offset, size);
 }
 
 int mp_poll(mp_handle handle, uint32_t events)

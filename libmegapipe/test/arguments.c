@@ -29,6 +29,9 @@ static void expect_all(mp_handle h, int wanted)
 	EXPECT_EQ(mp_writev(h, &iov, 1), wanted);
 	EXPECT_EQ(mp_sendto(h, buf, 1, addr, 16), wanted);
 	EXPECT_EQ(mp_sendfile(h, 0, 0, 1), wanted);
+	EXPECT_EQ(mp_write_more(h, buf, 1), wanted);
+	EXPECT_EQ(mp_writev_more(h, &iov, 1), wanted);
+	EXPECT_EQ(mp_sendfile_more(h, 0, 0, 1), wanted);
 	EXPECT_EQ(mp_poll(h, 1), wanted);
 	EXPECT_EQ(mp_disconnect(h), wanted);
 	EXPECT_EQ(mp_cancel(h), wanted);
@@ -114,6 +117,8 @@ static void buffer__null_or_size_out_of_range(void)
 	EXPECT_EQ(mp_sendfile(h, 0, -1, 1), -EINVAL);
 	EXPECT_EQ(mp_sendfile(h, 0, INT64_MIN, 1), -EINVAL);
 	EXPECT_EQ(mp_sendfile(h, -1, 0, 1), -EBADF);
+	EXPECT_EQ(mp_write_more(h, NULL, 1), -EINVAL);
+	EXPECT_EQ(mp_sendfile_more(h, 0, -1, 1), -EINVAL);
 	EXPECT_EQ(fake.nr_calls, 0);
 	EXPECT_EQ(mp_read(h, buf, INT_MAX), 0);
 	EXPECT_EQ(mp_sendfile(h, 0, INT64_MAX, INT_MAX), 0);
@@ -132,6 +137,7 @@ static void vector__null_or_count_out_of_range(void)
 
 	EXPECT_EQ(mp_readv(h, NULL, 1), -EINVAL);
 	EXPECT_EQ(mp_writev(h, NULL, 1), -EINVAL);
+	EXPECT_EQ(mp_writev_more(h, NULL, 1), -EINVAL);
 	for (i = 0; i < 5; i++) {
 		EXPECT_EQ(mp_readv(h, &iov, bad[i]), -EINVAL);
 		EXPECT_EQ(mp_writev(h, &iov, bad[i]), -EINVAL);

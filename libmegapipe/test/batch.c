@@ -96,6 +96,32 @@ static void threshold__every_kind_of_request_counts(void)
 	EXPECT(!fake.misuse);
 }
 
+static void more__is_said_to_the_kernel(void)
+{
+	static const uint16_t ops[] = {
+		MEGAPIPE_OP_WRITE, MEGAPIPE_OP_WRITEV, MEGAPIPE_OP_SENDFILE,
+	};
+	struct mp_channel *channel = fake_channel(3);
+	mp_handle h = handle(channel, 1);
+	struct iovec iov = { buf, 1 };
+	int i;
+
+	mp_write_more(h, buf, 3);
+	mp_writev_more(h, &iov, 1);
+	mp_sendfile_more(h, 17, 1LL << 40, 5);
+	ASSERT_EQ(fake.nr_ran, 3);
+	for (i = 0; i < 3; i++) {
+		const struct megapipe_cmd *cmd = &fake.ran[i];
+
+		EXPECT_EQ(cmd->op, ops[i]);
+		EXPECT_EQ(cmd->flags, MEGAPIPE_CMD_MORE);
+		EXPECT_EQ(cmd->len, wanted[ops[i]].len);
+		EXPECT_EQ(cmd->aux, wanted[ops[i]].aux);
+	}
+	mp_destroy(channel);
+	EXPECT(!fake.misuse);
+}
+
 static void dispatch__runs_batch_when_nothing_is_fetched(void)
 {
 	struct mp_channel *channel = fake_channel(64);
@@ -303,6 +329,7 @@ static void set_batch__most(void)
 TEST_MAIN(
 	TEST(threshold__runs_when_reached),
 	TEST(threshold__every_kind_of_request_counts),
+	TEST(more__is_said_to_the_kernel),
 	TEST(threshold__fetches_into_the_room_left),
 	TEST(dispatch__runs_batch_when_nothing_is_fetched),
 	TEST(dispatch__hands_out_the_fetched_without_a_call),

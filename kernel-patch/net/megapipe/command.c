@@ -108,10 +108,12 @@ static const struct mp_command mp_commands[] = {
 	[MEGAPIPE_OP_WRITE] = {
 		.run	= mp_io_write,
 		.kinds	= MP_CONNECTIONS,
+		.flags	= MEGAPIPE_CMD_MORE,
 	},
 	[MEGAPIPE_OP_WRITEV] = {
 		.run	= mp_io_writev,
 		.kinds	= MP_CONNECTIONS,
+		.flags	= MEGAPIPE_CMD_MORE,
 	},
 	[MEGAPIPE_OP_SENDTO] = {
 		.run	= mp_io_sendto,
@@ -120,6 +122,7 @@ static const struct mp_command mp_commands[] = {
 	[MEGAPIPE_OP_SENDFILE] = {
 		.run	= mp_io_sendfile,
 		.kinds	= MP_CONNECTIONS,
+		.flags	= MEGAPIPE_CMD_MORE,
 	},
 	[MEGAPIPE_OP_POLL] = {
 		.run	= mp_io_poll,

@@ -50,6 +50,7 @@ enum mp_kind {
  * @cancel: MP_CANCEL_* of what is to complete with -ECANCELED
  * @read_op: MEGAPIPE_OP_* of the pending read, or 0
  * @write_op: MEGAPIPE_OP_* of the pending write or CONNECT, or 0
+ * @more: the pending write has MEGAPIPE_CMD_MORE
  * @poll: events that the pending POLL waits for, 0: none is pending
  * @read_len: bytes wanted by a READ
  * @write_len: bytes of the pending write
@@ -79,6 +80,7 @@ struct mp_handle {
 	u8			cancel;
 	u8			read_op;
 	u8			write_op;
+	bool			more;
 	u32			poll;
 	u32			read_len;
 	u32			write_len;

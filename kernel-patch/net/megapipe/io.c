@@ -68,7 +68,7 @@ static bool mp_io_interrupted(struct mp_handle *handle, ssize_t ret, int events)
 	return true;
 }
 
-/* What a completion says of it; no signal is left that would explain it better. */
+/* For the completion: no signal is left that would explain -ERESTARTSYS. */
 static int mp_io_result(ssize_t ret)
 {
 	return unlikely(ret == -ERESTARTSYS) ? -EINTR : ret;
@@ -85,9 +85,10 @@ static int mp_io_import(int direction, void __user *addr, u32 len,
 }
 
 /*
- * sock_recvmsg() and sock_sendmsg() for TCP, whose messages have no names and
- * whose sockets do not bind themselves: the same hooks and tracepoints, without
- * the layers between.  Not if somebody (TLS, a sockmap) has put himself there.
+ * sock_recvmsg() and sock_sendmsg() for TCP, which gives no names, changes none
+ * that it gets (that takes MSG_FASTOPEN) and does not bind by itself: the same
+ * hooks and tracepoints, without the layers between.  Not if somebody (TLS, a
+ * sockmap) has put himself there.
  */
 static bool mp_io_receives_plainly(const struct mp_handle *handle)
 {
@@ -216,12 +217,15 @@ static void mp_io_complete_write(struct mp_handle *handle, int res)
 	if (op != MEGAPIPE_OP_WRITE)
 		mp_request_free(handle->write_request);
 	handle->write_op = 0;
-	mp_queue_complete(handle, op, res);
+	mp_queue_post(handle->channel, handle->id, handle->cookie, op, 0, res,
+		      0);
 }
 
 /* Write from the iterator, which moves on, at most a turn's worth of a stream. */
 static ssize_t mp_io_transmit(struct mp_handle *handle, struct msghdr *msg)
 {
+	if (unlikely(handle->more) && handle->tcp)
+		msg->msg_flags |= MSG_MORE;
 	if (likely(mp_io_sends_plainly(handle))) {
 		iov_iter_truncate(&msg->msg_iter, MP_WRITE_TURN);
 		return mp_io_tcp_send(handle->sock, msg);
@@ -247,7 +251,7 @@ static ssize_t mp_io_send_request(struct mp_handle *handle)
 	if (request->file)
 		return mp_sendfile(handle->sock, request,
 				   min_t(u32, left, MP_WRITE_TURN),
-				   left > MP_WRITE_TURN);
+				   left > MP_WRITE_TURN || handle->more);
 
 	msg.msg_iter = request->iter;
 	if (request->name_len) {
@@ -331,7 +335,8 @@ static void mp_io_try_write(struct mp_handle *handle)
 	if (mp_io_interrupted(handle, ret, MP_EV_WRITE))
 		return;
 	/* Bytes come first; the error is for the next write to find. */
-	mp_io_complete_write(handle, handle->write_done ?: mp_io_result(ret));
+	mp_io_complete_write(handle, (int)handle->write_done ?:
+				     mp_io_result(ret));
 }
 
 /* What the handle is ready for, as poll() says it */
@@ -440,7 +445,7 @@ void mp_io_run(struct mp_handle *handle, int events)
 	if ((events & MP_EV_READ && handle->read_op) ||
 	    (events & MP_EV_WRITE && handle->write_op) || handle->cancel ||
 	    (handle->disconnect && !handle->write_op))
-		mp_queue_again(handle, events & (MP_EV_READ | MP_EV_WRITE));
+		mp_queue_again(handle, events);
 	if (unlikely(handle->poll) && poll)
 		mp_queue_again(handle, MP_EV_READ | MP_EV_WRITE);
 }
@@ -461,7 +466,7 @@ int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	if (handle->read_op)
 		return -EBUSY;
 	/* 0 bytes would complete like the end of the file. */
-	if (!cmd->len || cmd->arg | cmd->aux)
+	if (!cmd->len || cmd->arg || cmd->aux)
 		return -EINVAL;
 
 	handle->read_addr = u64_to_user_ptr(cmd->addr);
@@ -501,9 +506,11 @@ int mp_io_recvfrom(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	return mp_io_read_request(handle, cmd->op, mp_request_recvfrom(cmd));
 }
 
-static void mp_io_start_write(struct mp_handle *handle, u8 op, u32 len)
+static void mp_io_start_write(struct mp_handle *handle,
+			      const struct megapipe_cmd *cmd, u32 len)
 {
-	handle->write_op = op;
+	handle->write_op = cmd->op;
+	handle->more = cmd->flags & MEGAPIPE_CMD_MORE;
 	handle->write_len = len;
 	handle->write_done = 0;
 	if (mp_queue_room_now(handle->channel))
@@ -522,19 +529,20 @@ int mp_io_write(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
 	if (mp_io_write_busy(handle))
 		return -EBUSY;
-	if (!cmd->len || cmd->len > MAX_RW_COUNT || cmd->arg | cmd->aux)
+	if (!cmd->len || cmd->len > MAX_RW_COUNT || cmd->arg || cmd->aux)
 		return -EINVAL;
 
 	handle->write_addr = u64_to_user_ptr(cmd->addr);
-	mp_io_start_write(handle, cmd->op, cmd->len);
+	mp_io_start_write(handle, cmd, cmd->len);
 	return 0;
 }
 
-static int mp_io_write_request(struct mp_handle *handle, u8 op, u32 len,
+static int mp_io_write_request(struct mp_handle *handle,
+			       const struct megapipe_cmd *cmd, u32 len,
 			       struct mp_request *request)
 {
 	handle->write_request = request;
-	mp_io_start_write(handle, op, len);
+	mp_io_start_write(handle, cmd, len);
 	return 0;
 }
 
@@ -548,8 +556,8 @@ int mp_io_writev(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	request = mp_request_vectors(cmd, ITER_SOURCE);
 	if (IS_ERR(request))
 		return PTR_ERR(request);
-	return mp_io_write_request(handle, cmd->op,
-				   iov_iter_count(&request->iter), request);
+	return mp_io_write_request(handle, cmd, iov_iter_count(&request->iter),
+				   request);
 }
 
 /* MEGAPIPE_OP_SENDTO */
@@ -564,7 +572,7 @@ int mp_io_sendto(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	request = mp_request_sendto(cmd);
 	if (IS_ERR(request))
 		return PTR_ERR(request);
-	return mp_io_write_request(handle, cmd->op, cmd->len, request);
+	return mp_io_write_request(handle, cmd, cmd->len, request);
 }
 
 /* MEGAPIPE_OP_SENDFILE */
@@ -579,7 +587,7 @@ int mp_io_sendfile(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	request = mp_request_sendfile(cmd);
 	if (IS_ERR(request))
 		return PTR_ERR(request);
-	return mp_io_write_request(handle, cmd->op, cmd->len, request);
+	return mp_io_write_request(handle, cmd, cmd->len, request);
 }
 
 /* MEGAPIPE_OP_CONNECT */
@@ -594,7 +602,7 @@ int mp_io_connect(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	request = mp_request_connect(cmd);
 	if (IS_ERR(request))
 		return PTR_ERR(request);
-	return mp_io_write_request(handle, cmd->op, 0, request);
+	return mp_io_write_request(handle, cmd, 0, request);
 }
 
 /* MEGAPIPE_OP_POLL */

@@ -263,10 +263,10 @@ static struct request_sock *mp_end_test_dequeue(struct sock *sk)
 	int i;
 
 	/* The client may be told before the ACK is processed. */
-	for (i = 0; i < 100; i++) {
+	for (i = 0; i < 50; i++) {
 		if (!reqsk_queue_empty(&inet_csk(sk)->icsk_accept_queue))
 			break;
-		msleep(10);
+		msleep(20);
 	}
 	lock_sock(sk);
 	req = reqsk_queue_remove(&inet_csk(sk)->icsk_accept_queue, sk);

@@ -33,6 +33,13 @@ void mp_queue_flush(struct mp_channel *channel)
 	batch->next = channel->events;
 }
 
+/* The same where it is not done for each message */
+void mp_queue_complete(struct mp_handle *handle, u16 op, s32 res)
+{
+	mp_queue_post(handle->channel, handle->id, handle->cookie, op, 0, res,
+		      0);
+}
+
 static void mp_queue_append(struct mp_channel *channel,
 			    struct llist_node *first, struct llist_node *last)
 {

@@ -40,6 +40,7 @@ static inline u32 mp_queue_room(const struct mp_channel *channel)
 long mp_queue_dispatch(struct mp_channel *channel,
 		       struct megapipe_dispatch __user *arg, size_t size);
 void mp_queue_flush(struct mp_channel *channel);
+void mp_queue_complete(struct mp_handle *handle, u16 op, s32 res);
 void mp_queue_again(struct mp_handle *handle, int events);
 bool mp_queue_pending(const struct mp_channel *channel);
 void mp_queue_drain(struct mp_channel *channel);
@@ -75,11 +76,6 @@ static inline bool mp_queue_room_now(const struct mp_channel *channel)
 
 	return batch->nr < batch->max / 2 ||
 	       (batch->nr < batch->max && !mp_queue_pending(channel));
-}
-
-static inline void mp_queue_complete(struct mp_handle *handle, u16 op, s32 res)
-{
-	mp_queue_post(handle->channel, handle->id, handle->cookie, op, 0, res, 0);
 }
 
 #endif /* _MEGAPIPE_QUEUE_H */

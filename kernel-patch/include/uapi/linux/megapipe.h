@@ -87,6 +87,11 @@ enum megapipe_op {
 
 /* Flags of a command */
 #define MEGAPIPE_CMD_LWSOCKET	(1U << 0)	/* ACCEPT: make lwsockets */
+/*
+ * WRITE, WRITEV, SENDFILE: another write to the handle follows at once.  TCP may
+ * keep what does not fill a segment for it, at most 200 ms (MSG_MORE of send()).
+ */
+#define MEGAPIPE_CMD_MORE	(1U << 1)
 
 /**
  * struct megapipe_cmd - one command

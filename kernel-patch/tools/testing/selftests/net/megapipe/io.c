@@ -244,6 +244,49 @@ TEST_F(pair, writev__goes_on_across_its_buffers)
 	free(big);
 }
 
+static struct megapipe_cmd with_more(struct megapipe_cmd cmd)
+{
+	cmd.flags |= MEGAPIPE_CMD_MORE;
+	return cmd;
+}
+
+TEST_F(pair, more__keeps_the_order)
+{
+	struct iovec iov = { "b", 1 };
+	char buf[4] = {};
+
+	EXPECT_EQ(mp_run(self->channel, with_more(
+		mp_cmd_write(self->handle, "a", 1))).res, 1);
+	EXPECT_EQ(mp_run(self->channel, with_more(
+		mp_cmd_writev(self->handle, &iov, 1))).res, 1);
+	EXPECT_EQ(mp_run(self->channel,
+			 mp_cmd_write(self->handle, "c", 1)).res, 1);
+	EXPECT_EQ(recv(self->peer, buf, 3, MSG_WAITALL), 3);
+	EXPECT_STREQ(buf, "abc");
+}
+
+/* The promise is broken: what was kept arrives all the same. */
+TEST_F(pair, more__that_never_comes)
+{
+	char buf;
+
+	EXPECT_EQ(mp_run(self->channel, with_more(
+		mp_cmd_write(self->handle, "a", 1))).res, 1);
+	EXPECT_EQ(recv(self->peer, &buf, 1, 0), 1);
+}
+
+TEST_F(pair, more__is_for_writes)
+{
+	char buf[4];
+
+	EXPECT_EQ(mp_run(self->channel, with_more(
+		mp_cmd_read(self->handle, buf, sizeof(buf)))).res, -EINVAL);
+	EXPECT_EQ(mp_run(self->channel, with_more(
+		mp_cmd_disconnect(self->handle))).res, -EINVAL);
+	EXPECT_EQ(mp_run(self->channel, with_more(
+		mp_cmd_sendto(self->handle, buf, 1, NULL, 0))).res, -EINVAL);
+}
+
 TEST_F(pair, write__cut_short_says_how_much_went_out)
 {
 	unsigned char *big = big_pattern();

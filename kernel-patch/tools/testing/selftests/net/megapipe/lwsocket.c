@@ -13,6 +13,7 @@
 #include <linux/tcp.h>
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -209,6 +210,43 @@ TEST_F(lw, getsockopt__tells_the_length)
 				name, &len), 0);
 	EXPECT_EQ(len, sizeof(int));
 	EXPECT_EQ(*(int *)name, SOCK_STREAM);
+}
+
+/* Segments with data that the connection has sent */
+static uint32_t data_segments(int channel, int lw)
+{
+	struct tcp_info info = {};
+	uint32_t len = sizeof(info);
+
+	mp_must(mp_getsockopt(channel, lw, IPPROTO_TCP, TCP_INFO, &info, &len));
+	return info.tcpi_data_segs_out;
+}
+
+TEST_F(lw, more__makes_one_segment_of_a_header_and_a_file)
+{
+	int file = mp_must(memfd_create("body", MFD_CLOEXEC)), one = 1;
+	struct megapipe_cmd cmds[] = {
+		mp_cmd_write(self->lw, "head", 4),
+		mp_cmd_sendfile(self->lw, file, 0, 4),
+	};
+	struct megapipe_event events[4];
+	char buf[16];
+
+	mp_write_all(file, "body", 4);
+	/* Otherwise the second might wait for the first one's ACK. */
+	ASSERT_EQ(mp_setsockopt(self->channel, self->lw, IPPROTO_TCP,
+				TCP_NODELAY, &one, sizeof(one)), 0);
+	EXPECT_EQ(mp_dispatch(self->channel, cmds, 2, events, 4, 2,
+			      MP_DEADLINE_NS, NULL), 2);
+	EXPECT_EQ(data_segments(self->channel, self->lw), 2);
+
+	cmds[0].flags = MEGAPIPE_CMD_MORE;
+	EXPECT_EQ(mp_dispatch(self->channel, cmds, 2, events, 4, 2,
+			      MP_DEADLINE_NS, NULL), 2);
+	EXPECT_EQ(data_segments(self->channel, self->lw), 3);
+	EXPECT_EQ(recv(self->client, buf, 16, MSG_WAITALL), 16);
+	EXPECT_EQ(memcmp(buf, "headbodyheadbody", 16), 0);
+	close(file);
 }
 
 TEST_F(lw, sockopt__checks_its_argument)

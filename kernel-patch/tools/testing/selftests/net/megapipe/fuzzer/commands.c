@@ -92,6 +92,14 @@ static struct iovec *make_vectors(struct thread *t, char *data, uint32_t len,
 	return iov;
 }
 
+/* Sometimes a promise, mostly broken, that more follows */
+static void emit_with_more(struct thread *t, struct megapipe_cmd cmd)
+{
+	if (one_in(t, 8))
+		cmd.flags |= MEGAPIPE_CMD_MORE;
+	emit(t, cmd);
+}
+
 /* Send @len bytes by @handle, in one of the ways there are. */
 static void emit_write(struct thread *t, const struct pair *pair, int handle,
 		       uint32_t len)
@@ -115,8 +123,9 @@ static void emit_write(struct thread *t, const struct pair *pair, int handle,
 		return;
 	}
 	if (is_socket && one_in(t, 6)) {
-		emit(t, mp_cmd_sendfile(handle, file_fd, below(t, FILE_SIZE / 2),
-					len));
+		emit_with_more(t, mp_cmd_sendfile(handle, file_fd,
+						  below(t, FILE_SIZE / 2),
+						  len));
 		return;
 	}
 	if (is_socket && one_in(t, 8)) {
@@ -125,10 +134,10 @@ static void emit_write(struct thread *t, const struct pair *pair, int handle,
 	}
 	if (pair->kind != EVENTFD && one_in(t, 3)) {
 		iov = make_vectors(t, data, len, &nr);
-		emit(t, mp_cmd_writev(handle, iov, nr));
+		emit_with_more(t, mp_cmd_writev(handle, iov, nr));
 		return;
 	}
-	emit(t, mp_cmd_write(handle, data, len));
+	emit_with_more(t, mp_cmd_write(handle, data, len));
 }
 
 static void emit_read(struct thread *t, const struct pair *pair, int handle,
