@@ -589,6 +589,7 @@ def profile_(
             found = profile.profiles(one.raw, where, bed, wanted)
     if not found or (only and len(found) < cells):
         machine = load_testbed(testbed)
+        machine.sampled = machine.kind != "vm"
         planned = plan.make_plan([experiment], scale, wanted, machine.cores)
         request = run.Request([experiment], scale, where, wanted, fresh, None)
         outcome = measure_all(machine, request, planned, testbed, False)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from megabench import apps, contention, instructions
+from megabench import apps, contention, instructions, perf
 from megabench.errors import CommandError
 from megabench.host import Host
 from megabench.plan import Trial
@@ -49,6 +49,7 @@ UNITS = {
     "doorbells": "per transaction",
     "calls": "per transaction",
     "page_faults": "per transaction",
+    "stranded": "connections",
     "packets_out": "per transaction",
     "packets_in": "per transaction",
     "instructions": "per transaction",
@@ -87,6 +88,8 @@ LATE_S = 0.1
 MANY_RETRANSMITS = 0.01
 # Of the share of one client, how much may be lost without it before it is missed.
 MISSED = 0.5
+# Whoever waits so many times the median is stranded.
+STRANDED_TIMES = 5
 # Beside an emulator the load generator is an order of magnitude faster than the server, and a
 # second thread would only take the emulator's cores.
 LOAD_THREADS = {True: 1, False: 8}
@@ -169,9 +172,13 @@ def measure_once(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
         # After the start: a server that touches its memory takes many lines over.
         if bed.counter_file is not None and contention.is_lines(bed.counter_file):
             contention.clear(bed.counter_file)
+        # A real machine is sampled, if asked for: it costs some speed.
+        sampling = getattr(bed, "sampled", False)
+        sampler = perf.start(bed.server, logs / "perf.log") if sampling else None
         idle = busy_s(bed.server)
         results = _load(clients, load_argvs, trial, logs)
         busy = busy_s(bed.server) - idle
+        samples = perf.stop(bed.server, sampler) if sampler else None
         final = server.stop()
     after = retransmits([bed.server, *clients])
     measured = Measured(server=final, load=[_kept(result) for result in results])
@@ -181,8 +188,18 @@ def measure_once(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
     measured.metrics["retransmits_server"] = after[0] - before[0]
     measured.metrics["retransmits_client"] = sum(after[1:]) - sum(before[1:])
     measured.metrics |= server_metrics(final)
+    if "slow_work" in trial.cell:
+        measured.metrics["stranded"] = stranded(
+            measured.histogram,
+            measured.metrics["latency_p50"],
+            max(float(result["elapsed_s"]) for result in results),
+        )
     measured.metrics["server_cpu"] = 1e6 * busy / max(1, sum(map(all_served, results)))
     measured.notes += retransmit_notes(measured)
+    if samples is not None:
+        metrics, functions = samples.summary(max(1, sum(map(all_served, results))))
+        measured.metrics |= metrics
+        _write_functions(logs, functions)
     if bed.counter_file is not None:
         _count(measured, logs)
     return measured
@@ -378,6 +395,16 @@ def merge_histograms(results: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     return [[lower, bins[lower]] for lower in sorted(bins)]
 
 
+def stranded(histogram: Sequence[Sequence[float]], usual_us: float, window_s: float) -> float:
+    """Connections that at any moment wait for an answer much longer than is usual.
+
+    By Little's law: the time that all such waits took together, over the window's. A closed loop
+    has as many waits under way as connections, so this is how many of them are stuck.
+    """
+    waits = sum(lower * count for lower, count in histogram if lower > STRANDED_TIMES * usual_us)
+    return waits / 1e6 / window_s
+
+
 def quantile(histogram: Sequence[Sequence[float]], q: float) -> float:
     """The lower edge of the bin that holds the q-quantile."""
     total = sum(count for _, count in histogram)
@@ -442,7 +469,11 @@ def _count_instructions(measured: Measured, logs: Path, transactions: int) -> No
     measured.metrics |= {name: summary[name] for name in INSTRUCTIONS if name in summary}
     events = summary.get("events", {})
     measured.metrics |= {name: events[of] for of, name in EVENTS.items() if of in events}
-    # All that a tenth of an instruction can be seen of: what is left out is far less than 1 %.
-    shares = {name: round(value, 1) for name, value in summary.get("by_function", {}).items()}
-    functions = sorted(shares.items(), key=lambda row: (-row[1], row[0]))
-    write_json(logs / FUNCTIONS, {name: value for name, value in functions if value})
+    _write_functions(logs, summary.get("by_function", {}))
+
+
+def _write_functions(logs: Path, functions: Mapping[str, float]) -> None:
+    """All that a tenth of an instruction can be seen of: what is left out is far less than 1 %."""
+    shares = {name: round(value, 1) for name, value in functions.items()}
+    ordered = sorted(shares.items(), key=lambda row: (-row[1], row[0]))
+    write_json(logs / FUNCTIONS, {name: value for name, value in ordered if value})

@@ -252,3 +252,10 @@ def test_trial_commands__a_trace_ends_by_itself(tmp_path: Path, monkeypatch: Any
     file = Path(load[load.index("--trace") + 1])
     assert file.parent == tmp_path / "traces"
     assert "synthetic" in file.read_text()
+
+
+def test_stranded__those_that_wait_far_longer_than_most() -> None:
+    # 900 of 1 ms, 4 of 1 s, in 2 s: on average 2 connections are in one of the long waits.
+    histogram = [[1000.0, 900], [1_000_000.0, 4]]
+    assert measure.stranded(histogram, 1000.0, 2.0) == 2
+    assert measure.stranded([[1000.0, 900], [4000.0, 10]], 1000.0, 2.0) == 0
