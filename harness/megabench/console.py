@@ -100,10 +100,13 @@ class Bar:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[eta]}"),
+                TextColumn("{task.fields[rate]}"),
                 console=self.console,
             )
             self.progress.start()
-            self.task = self.progress.add_task("", total=trials, completed=done, eta=self.eta())
+            self.task = self.progress.add_task(
+                "", total=trials, completed=done, eta=self.eta(), rate=""
+            )
 
     def trial(self, trial: Trial, number: int) -> None:
         if self.progress is not None:
@@ -114,7 +117,8 @@ class Bar:
         self.left = seconds_left
         line = f"[{self.done}/{self.total}] {described(trial)}: {outcome(point)}"
         if self.progress is not None:
-            self.progress.update(self.task, advance=1, eta=self.eta())
+            rate = f"last: {trial.system} {outcome(point)}"
+            self.progress.update(self.task, advance=1, eta=self.eta(), rate=rate)
             if point["status"] != "ok":
                 self.progress.console.print(line, markup=False, soft_wrap=True)
         else:

@@ -50,7 +50,7 @@ SETTINGS = """\
 # Made by megabench; `megabench down --remove` takes it away.
 GRUB_DEFAULT=saved
 GRUB_SAVEDEFAULT=false
-GRUB_DISABLE_SUBMENU=true
+GRUB_DISABLE_SUBMENU=y
 """
 # A shell without a terminal has not always the administrator's PATH.
 AS_ADMIN = 'PATH=$PATH:/usr/sbin:/sbin; export PATH; exec "$@"'
@@ -221,7 +221,7 @@ def running(host: Host) -> tuple[str, str]:
 
 
 def menu_entries(config: str) -> dict[str, str]:
-    """Names of the entries of grub.cfg by the release that they boot; no recovery modes."""
+    """Names of the entries of grub.cfg by the release that they boot."""
     found: dict[str, str] = {}
     name = ""
     for line in config.splitlines():
@@ -229,10 +229,10 @@ def menu_entries(config: str) -> dict[str, str]:
         if entry:
             name = entry[1]
         image = re.match(r"\s*linux\s+\S*/vmlinuz-(\S+)", line)
-        if image and name and "-recovery-" not in name:
-            # The first is the plain "Debian GNU/Linux"; those that follow name their release.
-            plain = found.get(image[1])
-            found[image[1]] = plain if plain and f"-{image[1]}-" not in name else name
+        # The first is the plain "Debian GNU/Linux"; then come the kernels by name, each followed by
+        # its recovery mode and other init programs.
+        if image and name and (image[1] not in found or f"{image[1]}-advanced-" in name):
+            found[image[1]] = name
     return found
 
 

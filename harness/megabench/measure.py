@@ -218,17 +218,22 @@ def trial_commands(
     shares = apps.share(int(trial.cell["connections"]), max(1, len(bed.clients)))
     loads = []
     for index, connections in enumerate(shares):
+        part = connections / sum(shares)
+        cell = dict(trial.cell)
+        if "keys" in cell and len(shares) > 1:
+            # Every generator has keys of its own: together as many as one would have.
+            cell["keys"] = max(connections, round(int(cell["keys"]) * part))
         loads.append(
             apps.load_argv(
                 trial.app,
-                trial.cell,
+                cell,
                 trial.sampling,
                 bed.server_address,
                 port,
                 connections=connections,
                 threads=min(connections, threads_of(bed, index)),
                 seed=trial.repeat * 1000 + index,
-                rate=trial.rate * connections / int(trial.cell["connections"]),
+                rate=trial.rate * part,
                 together=len(shares) > 1,
                 # One client is enough to take the snapshots.
                 snapshots=snapshots if index == 0 else {},

@@ -37,6 +37,9 @@ submenu 'Advanced options' $menuentry_id_option 'gnulinux-advanced-cf6a' {
 	menuentry 'with 6.12' --class os $menuentry_id_option 'gnulinux-6.12.117-megapipe-advanced-cf6a' {
 		linux	/boot/vmlinuz-6.12.117-megapipe root=UUID=cf6a ro
 	}
+	menuentry 'with 6.12 (sysvinit)' $menuentry_id_option 'gnulinux-6.12.117-megapipe-init-sysvinit-cf6a' {
+		linux	/boot/vmlinuz-6.12.117-megapipe root=UUID=cf6a ro init=/lib/sysvinit/init
+	}
 	menuentry 'with 6.12 (recovery)' $menuentry_id_option 'gnulinux-6.12.117-megapipe-recovery-cf6a' {
 		linux	/boot/vmlinuz-6.12.117-megapipe root=UUID=cf6a ro single
 	}
