@@ -414,11 +414,10 @@ def crowd_refused(address: Address) -> Iterator[Any]:
 
 
 def hold(address: Address, connections: int) -> None:
-    """Idle connections, for as long as this program lives."""
+    """Idle connections, each used once, for as long as this program lives."""
     socks = [connect(address) for _ in range(connections)]
     for sock in socks:
         sock.sendall(b"get none\r\n")
-    for sock in socks:
         read_until(sock, b"END\r\n")
     print("holding", flush=True)
     signal.pause()

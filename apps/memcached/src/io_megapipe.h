@@ -3,7 +3,7 @@
 #ifndef IO_MEGAPIPE_H
 #define IO_MEGAPIPE_H
 /*
- * What io_megapipe.c keeps in every connection (struct conn is the reader).
+ * What io_megapipe_conn.c keeps in every connection.
  */
 #include <megapipe.h>
 #include <stdbool.h>
@@ -11,6 +11,7 @@
 struct io_conn {
     mp_handle handle;   /* none: a side thread has the descriptor */
     char *ahead;        /* AHEAD_SIZE bytes, to wait in for the next request */
+    char *copy;         /* of the answer that is being written, if any */
     char *read_to;      /* where the read leads that is under way or done */
     int read;           /* once done: bytes, 0 at the end, or -errno */
     int read_used;      /* bytes of it that memcached has taken */

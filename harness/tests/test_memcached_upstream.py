@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""Upstream's own tests of memcached: what passes on the untouched one passes on MegaPipe.
+
+    t/FILE.t --+--> memcached-stock/memcached-debug       at the same time, in the same guest:
+               +--> memcached-megapipe/memcached-debug    some of them run against the clock
+
+How each file ends on both is in build/test-apps/memcached-upstream.md as soon as it is known. A run
+that was broken off goes on there; after a whole run, or with other programs, all begins anew.
+
+Needs build/memcached-*: make memcached. make test takes a dozen, make test-apps all.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from kernel_log import complaints
+from programs import ROOT
+
+from megabench.host import Host
+from megabench.testbed import Testbed
+
+TREES = {name: ROOT / f"build/memcached-{name}" for name in ("stock", "megapipe")}
+FOLDER = ROOT / "build/test-apps"
+TABLE = FOLDER / "memcached-upstream.md"
+GUEST = "/run/megabench/memcached-upstream"
+FILES = sorted(path.name for path in TREES["stock"].glob("t/*.t"))
+FEW = {
+    "00-startup.t",
+    "binary-get.t",
+    "conn-limits.t",
+    "maxconns.t",
+    "misbehave.t",
+    "noreply.t",
+    "quit.t",
+    "restart.t",
+    "shutdown.t",
+    "stats-conns.t",
+    "udp.t",
+    "unixsocket.t",
+}
+ALL = "TEST_APPS" in os.environ
+LIMIT_S = 1700  # of a file; timedrun knows no more than 1,800
+
+# Not as root, which upstream's tests refuse; what a program must not write to is not its own.
+RUN = """\
+cd {guest}/$1
+timeout {limit} setpriv --reuid=nobody --regid=nogroup --clear-groups \
+    env GCOV_PREFIX=$PWD/tmp TMPDIR=$PWD/tmp HOME=$PWD/tmp prove -v t/$2 >tmp/$2.log 2>&1
+echo "status $?" >>tmp/$2.log
+"""
+
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.skipif(not FILES, reason="not built: make memcached"),
+]
+
+
+def outcome(said: str) -> str:
+    """How prove says that a file ended, in a word or two."""
+    if found := re.search(r"^(?:t/\S+ \.+ )?(skipped: .*)$", said, re.MULTILINE):
+        return found[1]
+    if said.endswith("status 0\n"):
+        return "ok"
+    if said.endswith("status 124\n"):
+        return "timed out"
+    found = re.search(r"Failed (\d+/\d+) subtests", said)
+    return f"failed {found[1]}" if found else "failed"
+
+
+@dataclass
+class Table:
+    """The file of results: a heading that says of what, and a row for each test file."""
+
+    heading: str
+    rows: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def load(self) -> None:
+        """What an earlier run of the same has left, unless it came to its end."""
+        if not TABLE.exists() or not (text := TABLE.read_text()).startswith(self.heading):
+            return
+        found = re.findall(r"^\| (\S+\.t) \| (.*) \| (.*) \|$", text, re.MULTILINE)
+        if len(found) < len(FILES):
+            self.rows = {name: dict(zip(TREES, ends, strict=True)) for name, *ends in found}
+
+    def add(self, name: str, ends: dict[str, str]) -> None:
+        self.rows[name] = ends
+        lines = [f"| {name} | {' | '.join(ends.values())} |" for name, ends in self.rows.items()]
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        TABLE.write_text("\n".join([self.heading, *lines, ""]))
+
+
+@pytest.fixture(scope="module")
+def table(guest: Host) -> Table:
+    digest = hashlib.sha256()
+    for tree in TREES.values():
+        digest.update((tree / "memcached-debug").read_bytes())
+    release = guest.run(["uname", "-r"], timeout=30).stdout.strip()
+    columns = "\n".join(f"| {' | '.join(words)} |" for words in (("file", *TREES), ("---",) * 3))
+    found = Table(f"Linux {release}, programs {digest.hexdigest()[:12]}\n\n{columns}")
+    found.load()
+    return found
+
+
+@pytest.fixture(scope="module")
+def guest(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    guest = testbed.server
+    if guest.run(["prove", "--version"], timeout=60, check=False).exit_status:
+        pytest.skip("the server's machine has no prove (perl)")
+    for name, tree in TREES.items():
+        tarball = tmp_path_factory.mktemp("trees") / f"{name}.tar"
+        pack = ["tar", "-cf", str(tarball), "--exclude=*.o", "--exclude=*.gc??", "-C", str(tree)]
+        subprocess.run([*pack, "."], check=True)
+        there = f"{GUEST}/{name}"
+        guest.run(["mkdir", "-p", f"{there}/tmp"], timeout=60)
+        guest.put(tarball, f"{there}/tar")
+        guest.run(["tar", "-xf", f"{there}/tar", "-C", there], timeout=120)
+        # A server lives as long as its file may: the guest is slow.
+        sed = f"s/timedrun 600/timedrun {LIMIT_S}/"
+        guest.run(["sed", "-i", sed, f"{there}/t/lib/MemcachedTest.pm"], timeout=60)
+        guest.run(["chown", "-R", "nobody", there], timeout=60)
+    guest.run(["ip", "link", "set", "lo", "up"], timeout=60)
+    yield guest
+    guest.run(["rm", "-rf", GUEST], timeout=60)
+
+
+def run(guest: Host, name: str) -> dict[str, str]:
+    """How the file ends on both, at the same time; what was said is kept if it does not pass."""
+    script = RUN.format(guest=GUEST, limit=LIMIT_S)
+    both = " ".join(f"one {system} {name} &" for system in TREES)
+    command = f"one() (\n{script})\n{both} wait"
+    guest.run(["sh", "-c", command], timeout=LIMIT_S + 120)
+    ends = {}
+    for system in TREES:
+        log = guest.read_text(f"{GUEST}/{system}/tmp/{name}.log")
+        ends[system] = outcome(log)
+        if ends[system] != "ok":
+            FOLDER.mkdir(parents=True, exist_ok=True)
+            (FOLDER / f"{name}.{system}.log").write_text(log)
+    return ends
+
+
+def is_worse(ends: dict[str, str]) -> bool:
+    return ends["stock"] == "ok" and ends["megapipe"] != "ok"
+
+
+@pytest.mark.parametrize("name", FILES if ALL else [name for name in FILES if name in FEW])
+def test_upstream__what_passes_on_stock_passes(guest: Host, table: Table, name: str) -> None:
+    known = table.rows.get(name) if ALL else None
+    if known and not is_worse(known):
+        return
+    complaints(guest)
+    ends = run(guest, name)
+    if is_worse(ends):
+        # A test against the clock may have had bad luck. Not twice.
+        ends = run(guest, name)
+    if ALL:
+        table.add(name, ends)
+    assert not is_worse(ends), f"what was said is in {FOLDER}"
+    assert name not in FEW or ends["stock"] == "ok"
+    assert not complaints(guest)
