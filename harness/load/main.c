@@ -329,13 +329,33 @@ static enum outcome begin(struct main_state *m)
 	return OUTCOME_TIME;
 }
 
+static uint64_t measured_transactions(const struct run *run)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t i = 0; i < run->options->threads; i++)
+		sum += run->loops[i]->measured.transactions;
+	return sum;
+}
+
 static enum outcome measure(struct main_state *m)
 {
 	const struct options *o = m->run.options;
+	const int64_t end = m->run.begin_ns + (int64_t)(o->duration_s * NS_PER_S);
+	const int64_t every = o->progress_s * NS_PER_S;
 
 	if (m->run.count > 0)
 		return wait_drained(m);
-	return wait_until(m, m->run.begin_ns + (int64_t)(o->duration_s * NS_PER_S), false);
+	while (every > 0 && now_ns() + every < end) {
+		enum outcome outcome = wait_until(m, now_ns() + every, false);
+
+		if (outcome != OUTCOME_TIME)
+			return outcome;
+		/* Read while the threads count: it is for somebody who watches. */
+		if (report_event("progress", "transactions", measured_transactions(&m->run)))
+			return fail(&m->run, "standard output is closed");
+	}
+	return wait_until(m, end, false);
 }
 
 /*
@@ -369,15 +389,6 @@ static enum outcome end(struct main_state *m)
 	if (report_event("measure_end", "elapsed_ns", run->end_ns - run->begin_ns))
 		return fail(run, "standard output is closed");
 	return OUTCOME_TIME;
-}
-
-static uint64_t measured_transactions(const struct run *run)
-{
-	uint64_t sum = 0;
-
-	for (uint64_t i = 0; i < run->options->threads; i++)
-		sum += run->loops[i]->measured.transactions;
-	return sum;
 }
 
 static void finish(struct main_state *m, enum outcome outcome)

@@ -74,6 +74,8 @@ static const struct option_row rows[] = {
 	  "N", "of the contents of the messages" },
 	{ "wait", "wait", OPTION_NUMBER, AT(wait), 0, 1, "0",
 	  "0|1", "1 = say ready, and begin when a line comes on standard input" },
+	{ "progress", "progress_s", OPTION_REAL, AT(progress_s), 0, 86400, "0",
+	  "S", "say every so many seconds how far a timed window is; 0 = never" },
 	{ "snapshot", "snapshots", OPTION_SNAPSHOTS, AT(snapshots), 0, 0, NULL,
 	  "SRC:DST", "copy file SRC to DST.begin and DST.end" },
 };

@@ -33,6 +33,7 @@ struct options {
 	double deadline_s;
 	uint64_t seed;
 	uint64_t wait;			/* 1: begin when told to */
+	double progress_s;		/* 0: say nothing in between */
 	const char *snapshots[MAX_SNAPSHOTS];
 	unsigned int nr_snapshots;
 };

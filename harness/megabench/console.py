@@ -13,6 +13,7 @@ from rich.text import Text
 
 from megabench.compare import Judged
 from megabench.experiment import says
+from megabench.measure import Watch
 from megabench.plan import Trial, duration
 from megabench.profile import Account
 from megabench.summary import Grid, claim_rows, number
@@ -123,6 +124,15 @@ class Bar:
                 self.progress.console.print(line, markup=False, soft_wrap=True)
         else:
             say(f"{line} ({self.eta()})")
+
+    @property
+    def watch(self) -> Watch | None:
+        """A terminal shows the rate of the trial under way; a log has no use for it."""
+        return self.rate if self.console.is_terminal else None
+
+    def rate(self, txn_s: float) -> None:
+        if self.progress is not None:
+            self.progress.update(self.task, rate=f"now: {number(txn_s)} txn/s")
 
     def end(self) -> None:
         if self.progress is not None:

@@ -12,7 +12,7 @@ edges of the window would cost more than they are worth.
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,6 +95,10 @@ STRANDED_TIMES = 5
 LOAD_THREADS = {True: 1, False: 8}
 
 
+# Who wants to see the rate of a trial under way, in transactions a second.
+Watch = Callable[[float], None]
+
+
 class Bed(Protocol):
     """What a trial needs of a testbed."""
 
@@ -137,9 +141,11 @@ class Measured:
         }
 
 
-def measure(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
-    """Run one trial; `logs` is its own folder."""
-    measured = measure_once(bed, trial, number, logs)
+def measure(
+    bed: Bed, trial: Trial, number: int, logs: Path, watch: Watch | None = None
+) -> Measured:
+    """Run one trial; `logs` is its own folder, and `watch` gets its rate while it runs."""
+    measured = measure_once(bed, trial, number, logs, watch)
     if trial.twice and not measured.errors:
         fewer = copy.copy(bed)
         fewer.clients = bed.clients[:-1]  # type: ignore[misc]
@@ -160,7 +166,9 @@ def judge_clients(measured: Measured, again: Measured, clients: int) -> None:
         )
 
 
-def measure_once(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
+def measure_once(
+    bed: Bed, trial: Trial, number: int, logs: Path, watch: Watch | None = None
+) -> Measured:
     """The same, once."""
     logs.mkdir(parents=True, exist_ok=True)
     server_argv, load_argvs = trial_commands(bed, trial, number, logs)
@@ -176,7 +184,7 @@ def measure_once(bed: Bed, trial: Trial, number: int, logs: Path) -> Measured:
         sampling = getattr(bed, "sampled", False)
         sampler = perf.start(bed.server, logs / "perf.log") if sampling else None
         idle = busy_s(bed.server)
-        results = _load(clients, load_argvs, trial, logs)
+        results = _load(clients, load_argvs, trial, logs, watch)
         busy = busy_s(bed.server) - idle
         samples = perf.stop(bed.server, sampler) if sampler else None
         final = server.stop()
@@ -249,10 +257,33 @@ def threads_of(bed: Bed, client: int) -> int:
     return given[client] if given else LOAD_THREADS[bed.is_virtual]
 
 
+class Meter:
+    """The rate of all clients, told by what the first one says of itself now and then."""
+
+    def __init__(self, clients: int, watch: Watch) -> None:
+        self.clients, self.watch = clients, watch
+        self.last: tuple[float, int] | None = None
+
+    def __call__(self, said: Mapping[str, Any]) -> None:
+        """Hear an event."""
+        if said.get("event") not in ("measure_begin", "progress"):
+            return
+        now = (said["time_ns"] / 1e9, int(said.get("transactions", 0)))
+        if self.last is not None and now[0] > self.last[0]:
+            self.watch(self.clients * (now[1] - self.last[1]) / (now[0] - self.last[0]))
+        self.last = now
+
+
 def _load(
-    clients: Sequence[Host], argvs: list[list[str]], trial: Trial, logs: Path
+    clients: Sequence[Host],
+    argvs: list[list[str]],
+    trial: Trial,
+    logs: Path,
+    watch: Watch | None,
 ) -> list[dict[str, Any]]:
     """Run every client at once; their results."""
+    if watch is not None:
+        argvs = [[*argvs[0], "--progress", "1"], *argvs[1:]]
     seconds = apps.longest_s(trial.cell, trial.sampling)
     programs = [
         apps.Program(client, argv, logs / f"load{index}.log")
@@ -263,7 +294,11 @@ def _load(
         for program in programs:
             running.append(program.__enter__())
         begin_together(running, seconds)
-        results = [_whole(program.wait_for("result", seconds), program) for program in running]
+        meter = Meter(len(running), watch) if watch is not None else None
+        results = [
+            _whole(program.wait_for("result", seconds, meter if index == 0 else None), program)
+            for index, program in enumerate(running)
+        ]
         for program in running:
             program.end()
         return results

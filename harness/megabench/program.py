@@ -3,6 +3,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,8 +37,10 @@ class Program:
             with held_back():
                 self.process.kill()
 
-    def wait_for(self, event: str, seconds: float) -> dict[str, Any]:
-        """The JSON line `event`; what comes before it is in the log only."""
+    def wait_for(
+        self, event: str, seconds: float, on: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        """The JSON line `event`; what comes before it is in the log, and for `on` to hear."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -49,6 +52,8 @@ class Program:
             said = _event(line)
             if said is not None and said.get("event") == event:
                 return said
+            if said is not None and on is not None:
+                on(said)
 
     def _ended(self, event: str, error: CommandError) -> CommandError:
         """The same error with its exit status: 77 means that this machine lacks something."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,15 @@ from megabench.cores import confine
 from megabench.errors import CommandError, ExperimentError, HarnessError, TestbedError
 from megabench.experiment import Experiment, Value, cell_key
 from megabench.interrupts import held_back
-from megabench.measure import EVENTS, INSTRUCTIONS, Bed, Measured, measure, trial_commands
+from megabench.measure import (
+    EVENTS,
+    INSTRUCTIONS,
+    Bed,
+    Measured,
+    Watch,
+    measure,
+    trial_commands,
+)
 from megabench.plan import Plan, Trial
 
 # After so many failures in a row it is not the point that is at fault.
@@ -46,9 +55,15 @@ class Progress(Protocol):
 
     def end(self) -> None: ...
 
+    @property
+    def watch(self) -> Watch | None:
+        """Who wants the rate of the trial under way; None: nobody."""
+
 
 class Silent:
     """Nobody watches."""
+
+    watch: Watch | None = None
 
     def begin(self, trials: int, seconds: float, done: int) -> None:
         pass
@@ -126,13 +141,14 @@ class Session:
         pass_name: str = MAIN,
         last: bool = True,
         progress: Progress | None = None,
-        measure_trial: Measure = measure,
+        measure_trial: Measure | None = None,
         confine: Callable[[Bed, int], None] = confine,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ):
         self.bed, self.request, self.plan = bed, request, plan
         self.progress: Progress = progress or Silent()
-        self.measure_trial, self.confine, self.clock = measure_trial, confine, clock
+        self.measure_trial = measure_trial or partial(measure, watch=self.progress.watch)
+        self.confine, self.clock = confine, clock
         self.pass_name, self.last = pass_name, last
         self.outcome = Outcome()
         self.cores: int | None = None

@@ -617,3 +617,13 @@ def test_wait__ends_when_nobody_can_tell_it_any_more() -> None:
         )
         assert done.returncode == 1
         assert "before it was told to begin" in done.stderr
+
+
+def test_progress__says_how_far_it_is() -> None:
+    with server() as one:
+        load = Load("--target", one.target, "--duration", "1.1", "--progress", "0.25")
+        said = [event for event in load.events if event["event"] == "progress"]
+        assert 3 <= len(said) <= 4
+        counts = [event["transactions"] for event in said]
+        assert counts == sorted(counts)
+        assert 0 < counts[0] < load.result["transactions"]

@@ -125,6 +125,21 @@ def test_measure__one_client_fewer(
     assert len(bed.clients[1].started) == 1
 
 
+def test_measure__its_rate_is_watched(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+    second = 1_000_000_000
+    bed.clients[0].program = lambda argv: [
+        {"event": "measure_begin", "time_ns": 5 * second, "connections_ready": 1},
+        {"event": "progress", "time_ns": 6 * second, "transactions": 1000},
+        {"event": "progress", "time_ns": 8 * second, "transactions": 5000},
+        result(),
+    ]
+    seen: list[float] = []
+    measure.measure(bed, trial, 1, tmp_path, seen.append)
+    assert seen == [1000.0, 2000.0]
+    assert bed.clients[0].started[0].argv[-2:] == ["--progress", "1"]
+
+
 def test_measure__one_client_is_not_told_to_wait(trial: Trial, tmp_path: Path) -> None:
     bed = FakeBed()
     measure.measure(bed, trial, 1, tmp_path)
