@@ -13,7 +13,7 @@ from .definition import Table
 from .errors import CommandError, HarnessError, TestbedError
 from .host import Host
 from .knobs import Tuning
-from .readiness import MEND, Finding, Wanted, judge, refuse
+from .readiness import MEND, NOTE, Finding, Wanted, judge, refuse
 from .ssh import SshHost
 from .survey import Survey, survey, version
 from .testbed import Testbed, read_address, read_tuning
@@ -59,6 +59,7 @@ class SshTestbed(Testbed):
         ]
         self._applied: list[Applied] = []
         self._release = ""
+        self._surveys: list[Survey] = []
         self._up = False
 
     @classmethod
@@ -120,6 +121,7 @@ class SshTestbed(Testbed):
                 found.append(Finding(host.name, "SSH", MEND, f"{error.message}; {error.hint}"))
         if found:
             return found
+        self._surveys = surveys
         found = judge(surveys, self.wanted, version(os.confstr("CS_GNU_LIBC_VERSION") or ""))
         if self.options.kernel == "own" and not surveys[0].text("megapipe"):
             said = f"{surveys[0].text('release')} has no /dev/megapipe; kernel-patch/README.md"
@@ -147,7 +149,11 @@ class SshTestbed(Testbed):
 
     def bring_kernel(self) -> None:
         """Have the MegaPipe kernel run on the server, if it is ours to install."""
-        refuse(self.inspect())
+        found = self.inspect()
+        refuse(found)
+        for one in found:
+            if one.level == NOTE:
+                say(f"{one.host}: {one.what}: {one.said}")
         if self.options.kernel == "deploy":
             deploy.ensure(self.name, self.ssh_server, self.options, say)
 
@@ -209,7 +215,15 @@ class SshTestbed(Testbed):
                 raise TestbedError(f"{host.name}: no command runs there: {done.stderr.strip()}")
 
     def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "cmdline": self.server.read_text("/proc/cmdline").strip()}
+        filters = {
+            one.name: {"rules": one.rules, "connection_tracking": bool(one.text("tracking"))}
+            for one in self._surveys
+        }
+        return {
+            **super().facts(),
+            "packet_filters": filters,
+            "cmdline": self.server.read_text("/proc/cmdline").strip(),
+        }
 
     def shell_argv(self) -> list[str]:
         host = self.ssh_server

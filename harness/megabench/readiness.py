@@ -254,9 +254,8 @@ def _state(s: Survey, want: Wanted) -> Iterator[Row]:
     load = float(s.text("load") or 0)
     if load > BUSY * max(1, s.number("cpus")):
         yield "idle", NOTE, f"the machine is busy: load {load:g}"
-    rules = sum(int(word) for word in s.words("firewall") if word.isdigit())
-    if rules:
-        yield "firewall", NOTE, f"{rules} lines of rules; recorded, left alone"
+    if s.rules:
+        yield "firewall", NOTE, f"{s.rules} lines of rules; recorded, left alone"
     if s.text("tracking"):
         yield "firewall", NOTE, "connection tracking is loaded: it takes part in every packet"
     if s.number("mitigations"):

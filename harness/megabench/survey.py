@@ -102,6 +102,11 @@ class Survey:
         return version(self.text("libc"))
 
     @property
+    def rules(self) -> int:
+        """Lines of the firewall's rules, of nftables and iptables."""
+        return sum(int(word) for word in self.words("firewall") if word.isdigit())
+
+    @property
     def queues(self) -> int:
         """How many receive queues the card can have."""
         return max([self.number("receive_queues"), *map(int, self.words("queues")[:1])])

@@ -179,6 +179,10 @@ def test_run__two_clients_are_one_load(machines: lab.Lab, root: Path) -> None:
     assert done.returncode == 0, done.stderr
     measured = points(root)
     assert len(measured) == 4
+    (meta,) = root.glob("results/lab/raw/small/*/meta.json")
+    facts = json.loads(meta.read_text())["testbed"]["facts"]
+    assert set(facts["packet_filters"]) == set(facts["tuning"]) == {"server", *CLIENTS}
+    assert facts["tuning"]["server"]["/proc/sys/net/core/somaxconn"] == "65535"
     for point in measured:
         counts = [one["transactions"] for one in point["load"]]
         assert len(counts) == 2
