@@ -378,7 +378,7 @@ def run_(
     if lines.trials:
         request = run.Request(of_lines, scale, where, wanted, fresh)
         outcome.add(measure_lines(request, lines, testbed))
-    if remove:
+    if remove and bed.kind == "ssh":
         take_down(bed, True)
     finish(bed.name, where, outcome, scale, as_json, with_report)
 

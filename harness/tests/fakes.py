@@ -150,6 +150,9 @@ class FakeBed:
         self.history.append("down")
         self.state = "down"
 
+    def remove(self) -> None:
+        self.history.append("remove")
+
     def is_up(self) -> bool:
         return self.state == "up"
 

@@ -148,6 +148,16 @@ def test_run__keep_up(bed: FakeBed, tmp_path: Path) -> None:
     assert bed.history == ["up"]
 
 
+def test_run__remove_is_about_real_machines(bed: FakeBed, tmp_path: Path) -> None:
+    words = ["run", NAME, "--scale", "smoke", "--results", str(tmp_path), "--remove"]
+    bed.state = "up"
+    assert call(*words).exit_code == 0
+    assert bed.history == ["up"]
+    bed.kind = "ssh"
+    assert call(*words, "--fresh").exit_code == 0
+    assert bed.history[-2:] == ["down", "remove"]
+
+
 def test_run__json(bed: FakeBed, tmp_path: Path) -> None:
     done = call("run", NAME, "--scale", "smoke", "--results", str(tmp_path), "--json")
     said = json.loads(done.stdout)
