@@ -262,7 +262,7 @@ static int create_tables(const char *path, unsigned int vcpus)
 		return errno;
 	plugin.vcpus = aligned_alloc(sizeof(struct vcpu), vcpus * sizeof(struct vcpu));
 	if (!plugin.vcpus)
-		return ENOMEM;
+		return errno;
 	memset(plugin.vcpus, 0, vcpus * sizeof(struct vcpu));
 	error = map_file(path, header.lines_offset + header.line_size * LINES, &map);
 	if (error)
