@@ -320,8 +320,19 @@ def ensure(name: str, host: SshHost, options: Options, say: Say) -> str:
     return kernel.release
 
 
+def is_installed(host: Host, release: str) -> bool:
+    """Whether a package of that kernel is there, whole or half."""
+    asked = ["dpkg", "-s", f"linux-image-{release}"]
+    return bool(host.run(asked, timeout=COMMAND_S, check=False).stdout)
+
+
 def install(host: SshHost, kernel: Kernel, kept: dict[str, Any], old: str, say: Say) -> None:
     """Beside what is there; nothing boots it yet."""
+    if not kept and is_installed(host, kernel.release):
+        raise TestbedError(
+            f"{host.name} has a kernel {kernel.release} that was not installed from here",
+            f'boot it by hand and set kernel = "own", or purge linux-image-{kernel.release}',
+        )
     if not kept:
         kept = {"old": old, "saved_entry": environment(host).get("saved_entry", "")}
     remember(host, {**kept, "release": kernel.release, "digest": ""})
@@ -379,9 +390,11 @@ def remove(host: SshHost, seconds: float, say: Say) -> bool:
     if running(host)[0] == release:
         raise TestbedError(f"{host.name} has booted {release} again, not {old}", "boot it by hand")
     say(f"{host.name} runs {running(host)[0]}; purging {release}")
-    if host.run(["dpkg", "-s", f"linux-image-{release}"], timeout=COMMAND_S, check=False).stdout:
+    if is_installed(host, release):
         admin(host, "dpkg", "--purge", f"linux-image-{release}", timeout=INSTALL_S)
-    host.run(["rm", "-f", "--", GRUB_SETTINGS], timeout=COMMAND_S)
+    # depmod's lists belong to no package; this folder was not there before.
+    leftover = ["--", GRUB_SETTINGS, f"/lib/modules/{release}"]
+    host.run(["rm", "-rf", *leftover], timeout=COMMAND_S)
     saved = str(kept.get("saved_entry", ""))
     change = ["set", f"saved_entry={saved}"] if saved else ["unset", "saved_entry"]
     admin(host, "grub-editenv", "-", *change)

@@ -133,6 +133,13 @@ def test_remove__nothing_was_deployed() -> None:
     assert host.ran == [["cat", "--", deploy.DEPLOYED]]
 
 
+def test_install__a_kernel_of_somebody_else_is_left_alone() -> None:
+    host = Answers(dpkg="Status: install ok installed")
+    with pytest.raises(TestbedError, match="was not installed from here"):
+        deploy.install(host, KERNEL, {}, "6.1", lambda text: None)  # type: ignore[arg-type]
+    assert host.ran == [["dpkg", "-s", "linux-image-6.12-megapipe"]]
+
+
 def test_ask_megapipe__library_and_kernel_must_agree() -> None:
     host = Answers()
     assert deploy.ask_megapipe(host, "/there/megapipe-info") == ""
