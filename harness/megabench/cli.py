@@ -602,7 +602,7 @@ def profile_(
             [{**asdict(p), "layers": p.by_layer(), "interface": p.interface()} for p in found]
         )
         return
-    for account in profile.accounts(found):
+    for account in profile.accounts(found, profile.base_of(one.raw.experiment)):
         console.out().print(console.account_table(account))
         console.out().print()
     for path in profile.write_tables(where, bed, name, found):

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from megabench import record, system
-from megabench.experiment import Value, says
+from megabench.experiment import Experiment, Value, says
 from megabench.layers import UNKNOWN, USER, Layers, layers
 from megabench.measure import FUNCTIONS
 from megabench.record import ResultsError
@@ -43,6 +43,7 @@ EVENTS = (
     "switches",
     "interrupts",
     "ipis",
+    "page_faults",
     "doorbells",
     "packets_in",
     "packets_out",
@@ -174,16 +175,24 @@ class Account:
     rows: list[tuple[str, list[str], str]]  # name, cells, "" or what kind of row it is
 
 
-def accounts(all_of_them: Sequence[Profile]) -> list[Account]:
+def base_of(experiment: Experiment) -> str | None:
+    """The system beyond which an interface's cost is reckoned: of a derived metric of that kind."""
+    for derived in experiment.derived:
+        if derived.kind == "excess" and derived.of == "instructions":
+            return str(derived.over["system"])
+    return None
+
+
+def accounts(all_of_them: Sequence[Profile], base: str | None = None) -> list[Account]:
     """A table for each point: layers, sums, what is apart, and what happens in a transaction."""
     names = varying(all_of_them)
     points: dict[str, list[Profile]] = {}
     for one in all_of_them:
         points.setdefault(said_at(one, names), []).append(one)
-    return [_account(title, columns) for title, columns in points.items()]
+    return [_account(title, columns, base) for title, columns in points.items()]
 
 
-def _account(title: str, columns: Sequence[Profile]) -> Account:
+def _account(title: str, columns: Sequence[Profile], base: str | None) -> Account:
     shares = [one.by_layer() for one in columns]
     rows: list[tuple[str, list[str], str]] = []
 
@@ -201,9 +210,10 @@ def _account(title: str, columns: Sequence[Profile]) -> Account:
     add("interface, by symbol", [one.interface() for one in columns], "sum")
     add_layers(False)
     add("all", [one.instructions for one in columns], "sum")
-    base = next((one.instructions for one in columns if one.system == "floor"), None)
-    if base is not None:
-        add("beyond the floor", [one.instructions - base for one in columns], "sum")
+    least = next((one.instructions for one in columns if one.system == base), None)
+    if base is not None and least is not None:
+        label = f"beyond {system.look(base).label}"
+        add(label, [one.instructions - least for one in columns], "sum")
     for name in APART:
         label = f"not counted above: {name.removeprefix('instructions_')}"
         add(label, [one.beside.get(name) for one in columns], "apart")
@@ -221,6 +231,7 @@ EVENT_LABELS = {
     "switches": "context switches",
     "interrupts": "device interrupts",
     "ipis": "interrupts between CPUs",
+    "page_faults": "page faults",
     "doorbells": "doorbells (device told of work)",
     "packets_in": "packets received",
     "packets_out": "packets sent",

@@ -169,7 +169,7 @@ def _account(results: Path, testbed: str, one: Table) -> dict[str, Any] | None:
     except ResultsError:
         return None
     svg = inline_svg(picture.read_text(), picture.stem) if picture.exists() else ""
-    return {"svg": svg, "tables": profile.accounts(found)}
+    return {"svg": svg, "tables": profile.accounts(found, profile.base_of(one.raw.experiment))}
 
 
 def _grid(grid: summary.Grid) -> dict[str, Any]:

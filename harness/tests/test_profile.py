@@ -80,11 +80,12 @@ def test_functions_path__of_a_trial_that_experiments_share(raw: Raw, tmp_path: P
 
 
 def test_accounts__rows(raw: Raw, tmp_path: Path) -> None:
-    (account,) = profile.accounts(profile.profiles(raw, tmp_path, "local"))
+    found = profile.profiles(raw, tmp_path, "local")
+    (account,) = profile.accounts(found, profile.base_of(raw.experiment))
     rows = {name: cells for name, cells, _ in account.rows}
     assert rows["MegaPipe"] == ["60"] * 5
     assert rows["socket layer"] == ["101", "100", "100", "100", "100"]
-    assert rows["beyond the floor"][-1] == "0"
+    assert rows["beyond floor"][-1] == "0"
     assert "wake-ups" not in rows  # not counted in these results
 
 
