@@ -3,7 +3,16 @@
  * epoll, the paper's baseline: one listening socket in every thread's epoll
  * instance, level-triggered; a connection stays with the thread that accepted it.
  * reuseport is the same with a listening socket for each thread (SO_REUSEPORT),
- * among which the kernel chooses by the CPU that received the SYN.
+ * among which the kernel chooses by the CPU that received the SYN: each has its
+ * thread's as SO_INCOMING_CPU, made for this use (commit 70da268b569d, and
+ * b261eda84ec1, since which it counts again among the listeners of one port). A
+ * classic BPF program (SO_ATTACH_REUSEPORT_CBPF) could choose as well, by running
+ * for every SYN.
+ *
+ * Level-triggered: a message is one read, and trying again until EAGAIN, as
+ * edge-triggered use must (epoll(7)), would be one more read for each message.
+ * EPOLLEXCLUSIVE is younger than the paper's baseline, and with a listener for
+ * each thread there is nobody to exclude.
  *
  * One accept4() for each time the listener is reported: trying until EAGAIN would
  * make and throw away a socket every time, and cost this interface more.
