@@ -301,9 +301,10 @@ def ensure(name: str, host: SshHost, options: Options, say: Say) -> str:
         say(f"{host.name} runs {release} already")
         return release
     if kept.get("digest") != kernel.digest:
-        if release == kernel.release:
+        if kernel.release == release or kept.get("release", kernel.release) != kernel.release:
             raise TestbedError(
-                f"{host.name} runs another {release} than the one to be installed",
+                f"{host.name} has {kept.get('release', release)}, another kernel of ours than the "
+                f"one to be installed, {kernel.release}",
                 "`megabench down --remove` boots the old kernel and takes this one away",
             )
         install(host, kernel, kept, old, say)

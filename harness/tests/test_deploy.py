@@ -133,6 +133,24 @@ def test_remove__nothing_was_deployed() -> None:
     assert host.ran == [["cat", "--", deploy.DEPLOYED]]
 
 
+@pytest.mark.parametrize(
+    ("uname", "kept"),
+    [
+        ("6.12-megapipe #2 SMP @0", '{"old": "6.1", "release": "6.12-megapipe", "digest": "1"}'),
+        ("6.1 #1 SMP Debian", '{"old": "6.1", "release": "6.11-megapipe", "digest": "1"}'),
+    ],
+)
+def test_ensure__another_kernel_of_ours_goes_first(
+    uname: str, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy, "build", lambda *given: KERNEL)
+    monkeypatch.setattr(deploy.Kernel, "digest", "2")
+    host = Answers(uname=uname, deploy=kept)
+    with pytest.raises(TestbedError, match="another kernel of ours") as caught:
+        deploy.ensure("lab", host, deploy.Options(), lambda text: None)  # type: ignore[arg-type]
+    assert "down --remove" in caught.value.hint
+
+
 def test_install__a_kernel_of_somebody_else_is_left_alone() -> None:
     host = Answers(dpkg="Status: install ok installed")
     with pytest.raises(TestbedError, match="was not installed from here"):
