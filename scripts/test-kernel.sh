@@ -83,8 +83,8 @@ stage_fuzz() {
 stage_kill() {
 	kernel vm
 	kernel debug
-	selftests vm 20 7200 -k 'kill or leaked'
-	selftests debug 2 7200 -k 'kill or leaked'
+	selftests vm 25 7200 -k 'kill or leaked'
+	selftests debug 2.5 7200 -k 'kill or leaked'
 }
 
 stage_check() {
