@@ -39,6 +39,7 @@ struct worker {
 	const struct api *api;
 	pthread_t thread;
 	unsigned int index;
+	unsigned int slow_work;		/* turns of a loop a message */
 	int cpu;
 	int listener;			/* shared by all, or one of its own */
 	int stop_fd;			/* readable once the server is to end */
@@ -97,6 +98,8 @@ static inline void count_bytes(struct worker *w, uint64_t *bytes, uint64_t n)
 
 	*bytes += n;
 	if (*bytes >= size) {
+		for (unsigned int i = w->slow_work; i; i--)
+			__asm__ volatile("");
 		count(&w->counters.transactions, *bytes / size);
 		*bytes %= size;
 	}

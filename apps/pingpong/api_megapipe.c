@@ -44,10 +44,10 @@ static inline int io_name(struct io *io, int socket, void *cookie, io_handle *ha
 	return mp_register(io->channel, socket, cookie, NULL, handle);
 }
 
-static inline int io_accept(struct io *io, io_handle listener, bool lwsocket)
+static inline int io_accept(struct io *io, io_handle listener, unsigned int nr, bool lwsocket)
 {
 	(void)io;
-	return mp_accept(listener, MP_FOREVER, lwsocket);
+	return mp_accept(listener, nr, lwsocket);	/* 0: MP_FOREVER */
 }
 
 static inline int io_read(struct io *io, io_handle handle, void *buf, size_t size)
@@ -66,6 +66,12 @@ static inline int io_close(struct io *io, io_handle handle)
 {
 	(void)io;
 	return mp_close(handle);
+}
+
+static int io_drop(struct io *io, io_handle handle)
+{
+	(void)io;
+	return mp_unregister(handle);
 }
 
 static int io_wait(struct io *io, io_handle handle)
@@ -104,8 +110,8 @@ static void megapipe_run(struct worker *w)
 		int ret = mp_dispatch(channel, &event, wait_us);
 
 		if (ret == 0) {
-			if (!s->accepting)
-				accept_for_ever(w);
+			if (!s->accepting && !s->shedding)
+				accept_some(w);
 			wait_us = s->wait_us;
 			continue;
 		}
@@ -117,7 +123,7 @@ static void megapipe_run(struct worker *w)
 		}
 		switch (event.cmd) {
 		case MP_ACCEPT:
-			accepted(w, event.result);
+			accepted(w, event.result, event.flags & MP_MORE, event.backlog);
 			wait_us = s->wait_us;
 			break;
 		case MP_READ:

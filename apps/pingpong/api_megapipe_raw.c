@@ -100,11 +100,12 @@ static inline int io_name(struct io *io, int socket, void *cookie, io_handle *ha
 	});
 }
 
-static inline int io_accept(struct io *io, io_handle listener, bool lwsocket)
+static inline int io_accept(struct io *io, io_handle listener, unsigned int nr, bool lwsocket)
 {
 	return io_push(io, (struct megapipe_cmd) {
 		.op = MEGAPIPE_OP_ACCEPT,
 		.handle = listener,
+		.len = nr,
 		.flags = lwsocket ? MEGAPIPE_CMD_LWSOCKET : 0,
 	});
 }
@@ -133,6 +134,14 @@ static inline int io_close(struct io *io, io_handle handle)
 {
 	return io_push(io, (struct megapipe_cmd) {
 		.op = MEGAPIPE_OP_CLOSE,
+		.handle = handle,
+	});
+}
+
+static int io_drop(struct io *io, io_handle handle)
+{
+	return io_push(io, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_UNREGISTER,
 		.handle = handle,
 	});
 }
@@ -166,7 +175,7 @@ static inline bool take(struct worker *w, const struct megapipe_event *event)
 
 	switch (event->op) {
 	case MEGAPIPE_OP_ACCEPT:
-		accepted(w, event->res);
+		accepted(w, event->res, event->flags & MEGAPIPE_EVENT_MORE, event->aux);
 		break;
 	case MEGAPIPE_OP_READ:
 		if (c->handle == event->handle)	/* or fetched before its close */
@@ -193,7 +202,8 @@ static void raw_run(struct worker *w)
 		int n = io_run(&s->io, FETCH, 1, s->wait_us * 1000);
 
 		if (n == 0) {
-			accept_for_ever(w);
+			if (!s->shedding)
+				accept_some(w);
 			continue;
 		}
 		if (n < 0) {

@@ -10,6 +10,7 @@
  *	io_listen()		register the listener, or stop_fd
  *	io_name()		register what was accepted
  *	io_accept(), io_read(), io_write(), io_close(), io_wait(), io_flush()
+ *	io_drop()		unregister
  *	io_stats()		what the kernel has counted
  *
  * A connection has two buffers, so that the next read goes out together with the
@@ -20,6 +21,12 @@
  *
  * and if a read completes before the write of the other buffer did, it is held
  * until then: at most one write is under way, and the order is the client's.
+ *
+ * With --shed N a thread that cannot keep up does not let connections wait for it.
+ * It accepts a quarter of N at a time, so that others may still have the rest, and
+ * each accept says how many wait in its partition: if after the last still N do, it drops the listener, and the kernel gives
+ * those that wait to the other channels, and new ones too. When the thread has
+ * served the connections it has, it takes its partition again.
  */
 #ifndef PINGPONG_MEGAPIPE_SERVER_H
 #define PINGPONG_MEGAPIPE_SERVER_H
@@ -48,6 +55,8 @@ struct channel_state {
 	struct io io;
 	io_handle listener, stop;
 	bool accepting;
+	bool shedding;			/* the listener is left to the others */
+	unsigned int open;		/* connections */
 	int64_t wait_us;		/* for completions; for ever if accepting */
 	size_t buffer_bytes;
 	struct connection *free;
@@ -97,12 +106,44 @@ static struct connection *connection_get(struct channel_state *s)
 	return c;
 }
 
-static void accept_for_ever(struct worker *w)
+/* For ever, or as many at a time as may wait. */
+static void accept_some(struct worker *w)
 {
 	struct channel_state *s = w->state;
 
-	s->accepting = !io_accept(&s->io, s->listener, w->options->lwsocket);
+	s->accepting = !io_accept(&s->io, s->listener, (w->options->shed + 3) / 4,
+				  w->options->lwsocket);
 	s->wait_us = s->accepting ? -1 : RETRY_US;
+}
+
+/* The kernel tells the channels' order of CPUs anew: rare, and this thread's alone. */
+static int listen_again(struct worker *w)
+{
+	struct channel_state *s = w->state;
+	cpu_set_t mask;
+	int err;
+
+	partition_of(w, &mask);
+	err = io_listen(&s->io, w->listener, w, w->options->partition ? &mask : NULL,
+			&s->listener);
+	if (err)
+		return err;
+	s->shedding = false;
+	accept_some(w);
+	return 0;
+}
+
+/* No accept is pending, and all that it took were told: nothing is lost. */
+static void leave_listener(struct worker *w)
+{
+	struct channel_state *s = w->state;
+
+	s->accepting = false;
+	s->shedding = true;
+	s->wait_us = -1;
+	if (io_drop(&s->io, s->listener) || io_flush(&s->io) ||
+	    (!s->open && listen_again(w)))
+		count(&w->counters.errors, 1);
 }
 
 /*
@@ -118,8 +159,13 @@ static void close_connection(struct worker *w, struct connection *c)
 	memset(&c->handle, 0, sizeof(c->handle));
 	c->next = s->free;
 	s->free = c;
-	if (!s->accepting)
-		accept_for_ever(w);
+	s->open--;
+	if (s->accepting)
+		return;
+	if (!s->shedding)
+		accept_some(w);
+	else if (!s->open && listen_again(w))
+		count(&w->counters.errors, 1);
 }
 
 static void fail_connection(struct worker *w, struct connection *c)
@@ -143,7 +189,7 @@ static void turn(struct worker *w, struct connection *c, int n)
 		fail_connection(w, c);
 }
 
-static void accepted(struct worker *w, int socket)
+static void accepted(struct worker *w, int socket, bool more, unsigned int backlog)
 {
 	struct channel_state *s = w->state;
 	struct connection *c;
@@ -164,8 +210,15 @@ static void accepted(struct worker *w, int socket)
 			close(socket);
 		return;
 	}
+	s->open++;
 	if (io_read(&s->io, c->handle, buffer(s, c, c->reading), s->buffer_bytes))
 		fail_connection(w, c);
+	if (__builtin_expect(more, 1))
+		return;
+	if (backlog >= w->options->shed)
+		leave_listener(w);
+	else
+		accept_some(w);
 }
 
 static void has_read(struct worker *w, struct connection *c, int n)
@@ -220,7 +273,7 @@ static int server_open(struct worker *w)
 		err = io_wait(&s->io, s->stop);
 	if (err)
 		return err;
-	accept_for_ever(w);
+	accept_some(w);
 	/* Now, not when the thread first waits: the server says that it listens. */
 	return s->accepting ? io_flush(&s->io) : -EIO;
 }

@@ -22,6 +22,8 @@ enum flag {
 	FLAG_BATCH,
 	FLAG_NO_LWSOCKET,
 	FLAG_COUNT_FOREIGN,
+	FLAG_SLOW_WORK,
+	FLAG_SHED,
 	FLAG_HELP,
 };
 
@@ -43,6 +45,10 @@ static const struct flag_row {
 	{ FLAG_NO_LWSOCKET, "no-lwsocket", NULL, "megapipe: ordinary descriptors" },
 	{ FLAG_COUNT_FOREIGN, "count-foreign", NULL,
 	  "ask each new socket for its CPU: one more system call" },
+	{ FLAG_SLOW_WORK, "slow-work", "TURNS",
+	  "the first thread is slow: turns of an empty loop after each message (0)" },
+	{ FLAG_SHED, "shed", "N",
+	  "megapipe: leave the listener to others when N connections wait (0 = never)" },
 	{ FLAG_HELP, "help", NULL, "this text" },
 };
 
@@ -199,6 +205,13 @@ void options_parse(struct options *o, int argc, char **argv, const char *apis)
 			break;
 		case FLAG_COUNT_FOREIGN:
 			o->count_foreign = true;
+			break;
+		case FLAG_SLOW_WORK:
+			o->slow_work = parse_number("slow-work", optarg, 0, 1 << 30);
+			break;
+		case FLAG_SHED:
+			o->shed = parse_number("shed", optarg, 0, 1 << 16);
+			o->channel_switch = true;
 			break;
 		case FLAG_HELP:
 			print_help(apis);

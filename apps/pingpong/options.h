@@ -20,6 +20,8 @@ struct options {
 	unsigned int batch;
 	bool lwsocket;
 	bool count_foreign;
+	unsigned int slow_work;		/* turns of a loop a message, in the first thread */
+	unsigned int shed;		/* connections that may wait in a partition; 0 = all */
 	bool channel_switch;		/* one of those three was given */
 };
 

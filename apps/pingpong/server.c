@@ -181,6 +181,7 @@ static void start_workers(void)
 		w->options = o;
 		w->api = server.api;
 		w->index = i;
+		w->slow_work = i ? 0 : o->slow_work;
 		w->cpu = o->cpus[i];
 		/* By now the port is known, whatever was asked for. */
 		w->listener = i && server.api->own_listeners ? open_listener(o, w->cpu) :

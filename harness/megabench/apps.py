@@ -72,6 +72,8 @@ def _pingpong_server(
     cores = int(cell["cores"])
     cpus = ",".join(str(cpu) for cpu in range(cores))
     argv = [program, *flags, "--threads", str(cores), "--cpus", cpus, "--size", str(cell["size"])]
+    if "slow_work" in cell:
+        argv += ["--slow-work", str(cell["slow_work"])]
     return [*argv, "--address", address, "--port", str(port)]
 
 

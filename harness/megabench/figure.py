@@ -80,6 +80,8 @@ LABELS = {
     "gain": "gain in throughput over the baseline (%)",
     "contribution": "gain (percentage points)",
     "syscalls": "system calls per transaction",
+    "stranded": "connections that wait over 5 times the median",
+    "slow_work": "turns of a loop a message, in the slow worker",
     "contention_2": "changes of writer per transaction",
     "contention_4": "changes of writer per transaction",
     "contention_interface_4": "changes of writer per transaction",

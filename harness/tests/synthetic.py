@@ -23,6 +23,8 @@ COST = {
     "megapipe-P": 66_000.0,
     "megapipe-PB": 64_500.0,
     "megapipe": 58_000.0,
+    "megapipe-BL": 59_000.0,
+    "megapipe-shed": 58_500.0,
     "floor": 56_000.0,
 }
 LONG = {
@@ -35,6 +37,8 @@ LONG = {
     "megapipe-P": 13_400.0,
     "megapipe-PB": 12_300.0,
     "megapipe": 12_100.0,
+    "megapipe-BL": 12_150.0,
+    "megapipe-shed": 12_120.0,
     "floor": 11_600.0,
 }
 
