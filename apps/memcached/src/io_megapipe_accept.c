@@ -44,36 +44,47 @@ static void count_allowed(void) {
     atomic_fetch_add(&io_threads->left, left > 1 ? left : 1);
 }
 
+static bool take_one(atomic_int *from) {
+    int there = atomic_load(from);
+
+    while (there > 0)
+        if (atomic_compare_exchange_weak(from, &there, there - 1))
+            return true;
+    return false;
+}
+
 static bool may_open(io_thread *t) {
     static pthread_once_t counted = PTHREAD_ONCE_INIT;
     int left, take;
 
-    if (t->allowance > 0) {
-        t->allowance--;
+    if (take_one(&t->allowance))
         return true;
-    }
     pthread_once(&counted, count_allowed);
     left = atomic_load(&io_threads->left);
-    do {
-        if (left <= 0)
-            return false;
+    while (left > 0) {
         take = left < io_threads->at_once ? left : io_threads->at_once;
-    } while (!atomic_compare_exchange_weak(&io_threads->left, &left,
-                                           left - take));
-    t->allowance = take - 1;
-    return true;
+        if (atomic_compare_exchange_weak(&io_threads->left, &left,
+                                         left - take)) {
+            atomic_fetch_add(&t->allowance, take - 1);
+            return true;
+        }
+    }
+    for (int i = 0; i < io_threads->threads; i++)
+        if (take_one(&io_threads->thread[i]->allowance))
+            return true;
+    return false;
 }
 
 void io_megapipe_one_less(io_thread *t) {
+    int there = atomic_fetch_add(&t->allowance, 1) + 1;
     int keep = io_threads->at_once;
 
-    t->allowance++;
     if (atomic_load_explicit(&io_threads->full_threads, memory_order_relaxed))
         keep = 0;
-    else if (t->allowance <= 2 * keep)
+    else if (there <= 2 * keep)
         return;
-    atomic_fetch_add(&io_threads->left, t->allowance - keep);
-    t->allowance = keep;
+    if (atomic_compare_exchange_strong(&t->allowance, &there, keep))
+        atomic_fetch_add(&io_threads->left, there - keep);
 }
 
 /*

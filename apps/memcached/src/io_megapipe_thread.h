@@ -25,7 +25,7 @@ struct io_thread {
     int nr_due;
     int *slots;             /* numbers for lwsockets that are free: a stack */
     int nr_slots;
-    int allowance;          /* connections that it may open at once */
+    atomic_int allowance;   /* connections that it may open at once */
     mp_handle starting;     /* the lwsocket that conn_new() is called for */
     struct copy *copies;    /* that are free, the last one used first */
     int nr_copies;
@@ -35,8 +35,8 @@ struct io_thread {
 /*
  * How many connections there may be, as with descriptors: what -c leaves. The
  * threads take from it some at a time, so that opening and closing need not
- * touch what is shared; when there are none left, they give back what they have
- * set aside.
+ * touch what is shared; when there are none left, they take what others have
+ * set aside: who is refused is refused because there are too many.
  */
 struct io_threads {
     _Alignas(64) atomic_int left;
