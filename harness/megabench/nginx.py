@@ -20,8 +20,9 @@ from megabench.service import ANSWER_S, Service
 UNPACK_S = 120.0
 # Beside the program: nginx-<...> lies in FOLDER/bin, the rest in FOLDER/nginx.
 CONFIGURATION = """\
-# One worker a core. Files are sent by sendfile from descriptors that stay open, and nothing is
-# logged: the same for all systems, so that they differ in how they talk to the network alone.
+# One worker a core. Files are sent by sendfile from descriptors that stay open, in one packet with
+# their header, and nothing is logged: the same for all systems, so that they differ in how they talk
+# to the network alone.
 user root;
 worker_processes {cores};
 worker_cpu_affinity auto;
@@ -35,6 +36,7 @@ events {{
 http {{
     access_log off;
     sendfile on;
+    tcp_nopush on;
     tcp_nodelay on;
     keepalive_requests 100000000;
     keepalive_timeout 600s;

@@ -106,6 +106,7 @@ typedef struct {
     u_char               *write_last;
     size_t                writing;     /* bytes of the pending WRITE */
 
+    unsigned              nopush:1;    /* what is before the file waits for it */
     ngx_megapipe_file_e   file;
     ngx_fd_t              file_fd;
     off_t                 file_pos;
@@ -1125,7 +1126,13 @@ ngx_megapipe_arm_write(ngx_megapipe_conn_t *mc)
 
     if (mc->write && !stuck) {
         mc->writing = mc->write_last - mc->write_pos;
-        (void) mp_write(mc->handle, mc->write_pos, mc->writing);
+
+        if (mc->nopush && mc->file == NGX_MEGAPIPE_FILE_ASKED) {
+            (void) mp_write_more(mc->handle, mc->write_pos, mc->writing);
+
+        } else {
+            (void) mp_write(mc->handle, mc->write_pos, mc->writing);
+        }
     }
 
     /*
@@ -1930,6 +1937,7 @@ ngx_megapipe_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
                 return NGX_CHAIN_ERROR;
             }
 
+            mc->nopush = (c->tcp_nopush == NGX_TCP_NOPUSH_UNSET);
             mc->file = NGX_MEGAPIPE_FILE_ASKED;
             mc->file_fd = file->file->fd;
             mc->file_pos = file->file_pos;
