@@ -74,6 +74,15 @@ static int io_drop(struct io *io, io_handle handle)
 	return mp_unregister(handle);
 }
 
+static int io_backlog(struct io *io, io_handle listener)
+{
+	struct mp_listener l;
+	int err = mp_listener(listener, &l);
+
+	(void)io;
+	return err ? err : (int)l.queued;
+}
+
 static int io_wait(struct io *io, io_handle handle)
 {
 	(void)io;
@@ -123,7 +132,7 @@ static void megapipe_run(struct worker *w)
 		}
 		switch (event.cmd) {
 		case MP_ACCEPT:
-			accepted(w, event.result, event.flags & MP_MORE, event.backlog);
+			accepted(w, event.result);
 			wait_us = s->wait_us;
 			break;
 		case MP_READ:

@@ -146,6 +146,13 @@ static int io_drop(struct io *io, io_handle handle)
 	});
 }
 
+static int io_backlog(struct io *io, io_handle listener)
+{
+	struct megapipe_listener l = { .handle = listener };
+
+	return ioctl(io->fd, MEGAPIPE_IOC_LISTENER, &l) < 0 ? -errno : (int)l.queued;
+}
+
 static int io_wait(struct io *io, io_handle handle)
 {
 	return io_push(io, (struct megapipe_cmd) {
@@ -175,7 +182,7 @@ static inline bool take(struct worker *w, const struct megapipe_event *event)
 
 	switch (event->op) {
 	case MEGAPIPE_OP_ACCEPT:
-		accepted(w, event->res, event->flags & MEGAPIPE_EVENT_MORE, event->aux);
+		accepted(w, event->res);
 		break;
 	case MEGAPIPE_OP_READ:
 		if (c->handle == event->handle)	/* or fetched before its close */

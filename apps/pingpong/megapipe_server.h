@@ -11,6 +11,7 @@
  *	io_name()		register what was accepted
  *	io_accept(), io_read(), io_write(), io_close(), io_wait(), io_flush()
  *	io_drop()		unregister
+ *	io_backlog()		connections that wait to be accepted, or -errno
  *	io_stats()		what the kernel has counted
  *
  * A connection has two buffers, so that the next read goes out together with the
@@ -24,9 +25,10 @@
  *
  * With --shed N a thread that cannot keep up does not let connections wait for it.
  * It accepts a quarter of N at a time, so that others may still have the rest, and
- * each accept says how many wait in its partition: if after the last still N do, it drops the listener, and the kernel gives
- * those that wait to the other channels, and new ones too. When the thread has
- * served the connections it has, it takes its partition again.
+ * asks after the last how many wait in its partition: if N do, it drops the
+ * listener, and the kernel gives those that wait to the other channels, and new
+ * ones too. When the thread has served the connections it has, it takes its
+ * partition again.
  */
 #ifndef PINGPONG_MEGAPIPE_SERVER_H
 #define PINGPONG_MEGAPIPE_SERVER_H
@@ -57,6 +59,7 @@ struct channel_state {
 	bool accepting;
 	bool shedding;			/* the listener is left to the others */
 	unsigned int open;		/* connections */
+	unsigned int asked;		/* connections still to accept, 0: for ever */
 	int64_t wait_us;		/* for completions; for ever if accepting */
 	size_t buffer_bytes;
 	struct connection *free;
@@ -111,13 +114,13 @@ static void accept_some(struct worker *w)
 {
 	struct channel_state *s = w->state;
 
-	s->accepting = !io_accept(&s->io, s->listener, (w->options->shed + 3) / 4,
-				  w->options->lwsocket);
+	s->asked = (w->options->shed + 3) / 4;
+	s->accepting = !io_accept(&s->io, s->listener, s->asked, w->options->lwsocket);
 	s->wait_us = s->accepting ? -1 : RETRY_US;
 }
 
 /* The kernel tells the channels' order of CPUs anew: rare, and this thread's alone. */
-static int listen_again(struct worker *w)
+static COLD int listen_again(struct worker *w)
 {
 	struct channel_state *s = w->state;
 	cpu_set_t mask;
@@ -134,7 +137,7 @@ static int listen_again(struct worker *w)
 }
 
 /* No accept is pending, and all that it took were told: nothing is lost. */
-static void leave_listener(struct worker *w)
+static COLD void leave_listener(struct worker *w)
 {
 	struct channel_state *s = w->state;
 
@@ -144,6 +147,30 @@ static void leave_listener(struct worker *w)
 	if (io_drop(&s->io, s->listener) || io_flush(&s->io) ||
 	    (!s->open && listen_again(w)))
 		count(&w->counters.errors, 1);
+}
+
+/* A connection has ended, and no accept is pending. */
+static COLD void room_again(struct worker *w)
+{
+	struct channel_state *s = w->state;
+
+	if (!s->shedding)
+		accept_some(w);
+	else if (!s->open && listen_again(w))
+		count(&w->counters.errors, 1);
+}
+
+/* The accept has ended: some were asked for. */
+static COLD void accepted_all(struct worker *w)
+{
+	struct channel_state *s = w->state;
+	int waiting = io_backlog(&s->io, s->listener);
+
+	count(&w->counters.syscalls, 1);
+	if (waiting >= (int)w->options->shed)
+		leave_listener(w);
+	else
+		accept_some(w);
 }
 
 /*
@@ -160,12 +187,8 @@ static void close_connection(struct worker *w, struct connection *c)
 	c->next = s->free;
 	s->free = c;
 	s->open--;
-	if (s->accepting)
-		return;
-	if (!s->shedding)
-		accept_some(w);
-	else if (!s->open && listen_again(w))
-		count(&w->counters.errors, 1);
+	if (!s->accepting)
+		room_again(w);
 }
 
 static void fail_connection(struct worker *w, struct connection *c)
@@ -189,7 +212,7 @@ static void turn(struct worker *w, struct connection *c, int n)
 		fail_connection(w, c);
 }
 
-static void accepted(struct worker *w, int socket, bool more, unsigned int backlog)
+static void accepted(struct worker *w, int socket)
 {
 	struct channel_state *s = w->state;
 	struct connection *c;
@@ -203,22 +226,19 @@ static void accepted(struct worker *w, int socket, bool more, unsigned int backl
 	count(&w->counters.connections, 1);
 	/* An lwsocket is known to the channel: naming it is no system call. */
 	count(&w->counters.syscalls, !w->options->lwsocket);
+	s->open++;
+	if (s->asked && !--s->asked)
+		accepted_all(w);
 	c = connection_get(s);
 	if (!c || io_name(&s->io, socket, c, &c->handle)) {
 		count(&w->counters.errors, 1);
+		s->open--;
 		if (!w->options->lwsocket)
 			close(socket);
 		return;
 	}
-	s->open++;
 	if (io_read(&s->io, c->handle, buffer(s, c, c->reading), s->buffer_bytes))
 		fail_connection(w, c);
-	if (__builtin_expect(more, 1))
-		return;
-	if (backlog >= w->options->shed)
-		leave_listener(w);
-	else
-		accept_some(w);
 }
 
 static void has_read(struct worker *w, struct connection *c, int n)

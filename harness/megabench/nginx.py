@@ -21,8 +21,8 @@ UNPACK_S = 120.0
 # Beside the program: nginx-<...> lies in FOLDER/bin, the rest in FOLDER/nginx.
 CONFIGURATION = """\
 # One worker a core. Files are sent by sendfile from descriptors that stay open, in one packet with
-# their header, and nothing is logged: the same for all systems, so that they differ in how they talk
-# to the network alone.
+# their header, and nothing is logged: the same for all systems, so that they differ in how they
+# talk to the network alone.
 user root;
 worker_processes {cores};
 worker_cpu_affinity auto;

@@ -96,11 +96,20 @@ def test_count__each_change_of_writer(tmp_path: Path, threads: str) -> None:
             if count
         }
         found[int(lines.address[row])] = (by_function, lines.by_vcpu[row].tolist())
-    # The first processor begins, so the second one takes a line over once more often.
-    assert found[TURN] == ({"give_turn": CHANGES}, [CHANGES // 2, CHANGES // 2 + 1])
-    assert found[SHARED] == ({"write_shared": CHANGES}, [CHANGES // 2, CHANGES // 2 + 1])
-    assert found[HELPED] == found[SHARED]
     assert OWN not in found
+    if threads == "single":
+        # The first processor begins, so the second one takes a line over once more often.
+        assert found[TURN] == ({"give_turn": CHANGES}, [CHANGES // 2, CHANGES // 2 + 1])
+        assert found[SHARED] == ({"write_shared": CHANGES}, [CHANGES // 2, CHANGES // 2 + 1])
+        assert found[HELPED] == found[SHARED]
+        return
+    # A store is told after it is done: with a thread for each processor the other one's answer to
+    # it may be told first, and two changes are seen as none.
+    for place, name in ((TURN, "give_turn"), (SHARED, "write_shared"), (HELPED, "write_shared")):
+        by_function, by_vcpu = found[place]
+        assert set(by_function) == {name}
+        assert 0.8 * CHANGES <= by_function[name] <= CHANGES
+        assert abs(by_vcpu[1] - by_vcpu[0]) <= 1
 
 
 def test_read__another_file(tmp_path: Path) -> None:

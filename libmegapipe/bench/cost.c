@@ -122,7 +122,7 @@ static KERNEL void post(uint16_t op, int handle, int res, uint64_t cookie)
 	event->handle = handle;
 	event->res = res;
 	event->op = op;
-	event->flags = 0;
+	event->flags = op == MEGAPIPE_OP_ACCEPT ? MEGAPIPE_EVENT_MORE : 0;
 	event->aux = 0;
 	event->data = 0;
 }
