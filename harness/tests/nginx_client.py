@@ -12,6 +12,8 @@ import argparse
 import gzip
 import hashlib
 import re
+import resource
+import shutil
 import socket
 import ssl
 import struct
@@ -20,13 +22,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from nginx_server import BIG, SIZES, content
+from nginx_server import BIG, HUGE, SIZES, content
 
 Address = tuple[str, int]
 TIMEOUT_S = 120.0
-TLS, STREAM, PROXY_PROTOCOL = 1, 2, 3  # ports behind the plain one
+TLS, STREAM, PROXY_PROTOCOL, UDP, MAIL = 1, 2, 3, 7, 8  # ports behind the plain one
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends a reset
 
@@ -370,6 +373,188 @@ def proxy_protocol(address: Address) -> Iterator[Any]:
         yield read_all(sock)
 
 
+def ways_to_send(address: Address) -> Iterator[Any]:
+    """One file, by all the ways that nginx knows."""
+    ways = "threads threads-sendfile direct copied nopush chunks cached lingering temporary"
+    with connect(address) as sock:
+        for way in f"{ways} ipv6 second own".split():
+            for size in SIZES:
+                yield way, size, ask(sock, request(f"/{way}/{size}"))
+        yield ask(sock, request("/included/page"))
+    for way in ways.split():
+        answer = one(address, request(f"/{way}/big", headers="Connection: close\r\n"))
+        yield way, answer[0], answer[2]
+    began = time.monotonic()
+    yield one(address, request("/later/300000"))[2]
+    assert time.monotonic() - began > 0.8
+
+
+def slow_connect(address: Address) -> socket.socket:
+    """A connection whose window is small."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    sock.settimeout(TIMEOUT_S)
+    sock.connect(address)
+    return sock
+
+
+def slow_goodbye(address: Address) -> Iterator[Any]:
+    """The server has said all, and closes; the client reads it later."""
+    for path in ("/300000", "/big", "/proxy/300000", "/copied/300000"):
+        with slow_connect(address) as sock:
+            sock.sendall(request(path, headers="Connection: close\r\n"))
+            time.sleep(0.7)
+            with sock.makefile("rb") as file:
+                yield path, comparable(read_response(file)), file.read()
+
+
+def shrinking_file(address: Address) -> Iterator[Any]:
+    """What was promised cannot be sent: the connection ends."""
+    with slow_connect(address) as sock:
+        sock.sendall(request("/shrinking"))
+        with sock.makefile("rb") as file:
+            yield read_response_head(file)[1]["content-length"]
+            yield one(address, request("/truncate"))[2]
+            yield len(file.read()) < BIG
+
+
+def datagrams(address: Address) -> Iterator[Any]:
+    name = b"\x04self\x04test\0"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(TIMEOUT_S)
+        sock.connect((address[0], address[1] + UDP))
+        for number in range(20):
+            sock.send(bytes([0, number]) + b"\1\0\0\1\0\0\0\0\0\0" + name + b"\0\1\0\1")
+            yield sock.recv(512)
+
+
+def mail(address: Address) -> Iterator[Any]:
+    for password in (b"wrong", b"right"):
+        with connect(address, MAIL) as sock, sock.makefile("rb") as file:
+            # nginx's greeting names the process and the time
+            yield file.readline()[:4]
+            for line in (b"CAPA", b"USER somebody", b"PASS " + password, b"RETR 1", b"STAT"):
+                sock.sendall(line + b"\r\n")
+                answer = file.readline()
+                yield answer
+                if line == b"CAPA" or (answer == b"+OK\r\n" and line == b"RETR 1"):
+                    lines = 0
+                    while file.readline() != b".\r\n":
+                        lines += 1
+                    yield lines
+                if answer.startswith(b"-ERR"):
+                    break
+
+
+def programs(address: Address) -> Iterator[Any]:
+    """Other people's clients, as far as they are installed."""
+    at = f"http://{address[0]}:{address[1]}"
+    clients = {
+        "curl": ["curl", "-sS", "-Z", "-o", "/dev/null", "-w", "%{http_code}\\n", f"{at}/1?[1-40]"],
+        "wrk": ["wrk", "-t1", "-c20", "-d2s", f"{at}/4096"],
+        "ab": ["ab", "-q", "-n400", "-c20", f"{at}/4096"],
+        "ab -k": ["ab", "-q", "-k", "-n400", "-c20", f"{at}/70000"],
+        "h2load": ["h2load", "-n400", "-c20", "--h1", f"{at}/4096"],
+        "h2load h2": [
+            "h2load",
+            "-n400",
+            "-c5",
+            "-m10",
+            f"https://{address[0]}:{address[1] + TLS}/1",
+        ],
+    }
+    bad = r"(?:Failed requests|Non-2xx responses): +[1-9]|Socket errors|[^0-9][1-9]\d* failed"
+    for name, argv in clients.items():
+        if not shutil.which(argv[0]):
+            print(f"        not installed: {argv[0]}", flush=True)
+            continue
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        codes = done.stdout if name == "curl" else ""
+        yield name, done.returncode, re.findall(bad, done.stdout), done.stderr[:200], codes
+
+
+def huge_download(address: Address) -> Iterator[Any]:
+    """1 GiB, with a reader that stops twice."""
+    with connect(address) as sock:
+        sock.sendall(request("/huge", headers="Connection: close\r\n"))
+        with sock.makefile("rb") as file:
+            yield read_response_head(file)[1]["content-length"]
+        left, stops, empty = HUGE, [HUGE // 2, HUGE - 1_000_000], bytes(1 << 20)
+        while data := sock.recv(len(empty)):
+            assert data == empty[: len(data)]
+            left -= len(data)
+            if stops and left < stops[0]:
+                stops.pop(0)
+                time.sleep(3)
+                assert one(address, request("/1"))[0] == "HTTP/1.1 200 OK"
+        yield left, stops
+
+
+def exhausted(address: Address, connections: int) -> Iterator[Any]:
+    """Twice as many as the server may have: the longest idle ones make room, then none."""
+    with ExitStack() as stack:
+        socks = [stack.enter_context(connect(address)) for _ in range(1)]
+        for _ in range(2 * connections):
+            socks.append(stack.enter_context(connect(address)))
+            assert ask(socks[-1], request("/idle/1"))[0][0] == "HTTP/1.1 200 OK"
+        ended = 0
+        for sock in socks:
+            sock.setblocking(False)
+            with suppress(BlockingIOError):
+                ended += not sock.recv(1)
+        yield connections < ended < 2 * connections
+    with ExitStack() as stack:
+        for _ in range(2 * connections):
+            sock = stack.enter_context(connect(address))
+            sock.sendall(b"GET /1 HT")
+        yield "refused or not"
+    yield [one(address, request("/1")) for _ in range(5)]
+
+
+def status(address: Address) -> Iterator[Any]:
+    """Connections in all states, as the server counts them."""
+    with ExitStack() as stack:
+        new, kept, half, asking = (stack.enter_context(connect(address)) for _ in range(4))
+        yield ask(kept, request("/1"))[0][0]
+        half.sendall(b"GET /1 HT")
+        asking.sendall(request("/sleep"))
+        yield wait_for_status(address, "Reading: 1 Writing: 2 Waiting: 2 ")
+        for sock in (new, half, asking):
+            sock.close()
+        yield wait_for_status(address, "Active connections: 2 ")
+    yield wait_for_status(address, "Active connections: 1 ")
+
+
+def wait_for_status(address: Address, expected: str) -> list[str]:
+    """What it says of connections when it says that, or after 30 s."""
+    deadline = time.monotonic() + 30
+    while True:
+        text = one(address, request("/status", headers="Connection: close\r\n"))[2].decode()
+        if expected in text or time.monotonic() > deadline:
+            return text.splitlines()[::3]
+        time.sleep(0.2)
+
+
+def settled(address: Address) -> Iterator[Any]:
+    """All connections but the one that asks have gone."""
+    yield wait_for_status(address, "Active connections: 1 ")
+
+
+def queued(address: Address, count: int) -> int:
+    """Connections that wait while the server is being mistreated; returns how many failed."""
+    failed = 0
+    with ExitStack() as stack:
+        socks = [stack.enter_context(connect(address)) for _ in range(count)]
+        for sock in socks:
+            sock.sendall(request("/4096", headers="Connection: close\r\n"))
+        print("waiting", flush=True)
+        for sock in socks:
+            answer = read_all(sock)
+            failed += not answer.startswith(b"HTTP/1.1 200 OK") or answer.endswith(b"<reset>")
+    print(f"{failed} of {count} failed", flush=True)
+    return failed
+
+
 def idle(address: Address, count: int) -> Iterator[Any]:
     socks: list[socket.socket] = []
     try:
@@ -465,7 +650,14 @@ SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
     tls_and_http2,
     streams,
     proxy_protocol,
+    ways_to_send,
+    slow_goodbye,
+    shrinking_file,
+    datagrams,
+    mail,
+    programs,
     many_at_once,
+    status,
 ]
 
 
@@ -497,17 +689,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("servers", nargs="+", metavar="HOST:PORT")
     parser.add_argument("--load", type=float, help="seconds: requests to the first server only")
+    parser.add_argument("--queued", type=int, metavar="N", help="N connections wait for the first")
+    parser.add_argument("--exhausted", type=int, metavar="N", help="they have N connections")
     parser.add_argument("--idle", type=int, default=100, help="idle keep-alive connections")
+    parser.add_argument("--huge", action="store_true", help="a download of 1 GiB too")
     parser.add_argument("--only", help="one scenario")
     args = parser.parse_args()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     pairs = [server.rsplit(":", 1) for server in args.servers]
     addresses = [(host, int(port)) for host, port in pairs]
 
     if args.load:
         return 1 if load(addresses[0], args.load) else 0
+    if args.queued:
+        return 1 if queued(addresses[0], args.queued) else 0
 
     scenarios = {scenario.__name__: scenario for scenario in SCENARIOS}
     scenarios["idle"] = lambda address: idle(address, args.idle)
+    if args.huge:
+        scenarios["huge_download"] = huge_download
+    scenarios["settled"] = settled
+    if args.exhausted:
+        scenarios = {"exhausted": lambda address: exhausted(address, args.exhausted)}
     failed = 0
     for name, scenario in scenarios.items():
         if args.only not in (None, name):

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """An nginx with everything that nginx_client.py asks for, and the backends behind it.
 
-    python nginx_server.py PROGRAM FOLDER PORT [EVENTS]
+    python nginx_server.py PROGRAM FOLDER PORT [EVENTS [CONNECTIONS]]
 
 Writes the configuration, the files and a certificate into FOLDER and runs PROGRAM there, as a
-daemon, until its pid file is gone; EVENTS is text for the block of that name. Standard library
-only: it runs where nginx does.
+daemon, until its pid file is gone; EVENTS is text for the block of that name. CONNECTIONS is how
+many a worker may have; few of them means one worker. Standard library only: it runs where nginx
+does.
 """
 
 import hashlib
@@ -22,16 +23,19 @@ from pathlib import Path
 
 SIZES = (1, 100, 4096, 70_000, 300_000)
 BIG = 6_000_000
+HUGE = 1 << 30  # a file with nothing in it
+CONNECTIONS = 12_000
 
 CONFIG = """\
-worker_processes 2;
+worker_processes {workers};
+worker_rlimit_nofile 20000;
 user root;
 pid nginx.pid;
 error_log error.log info;
 thread_pool default threads=2;
 
 events {{
-    worker_connections 4096;
+    worker_connections {connections};
     {events}
 }}
 
@@ -80,6 +84,24 @@ http {{
         location /slow/ {{ alias www/; limit_rate 40k; try_files /100000 =404; }}
         location /alone/ {{ alias www/; limit_conn alone 1; limit_rate 1k; }}
         location /threads/ {{ alias www/; aio threads; sendfile off; }}
+        location /threads-sendfile/ {{ alias www/; aio threads; }}
+        location /direct/ {{ alias www/; aio on; directio 4k; output_buffers 2 64k; }}
+        location /copied/ {{ alias www/; sendfile off; }}
+        location /nopush/ {{ alias www/; tcp_nopush on; tcp_nodelay off; }}
+        location /chunks/ {{ alias www/; sendfile_max_chunk 20k; }}
+        location /later/ {{ alias www/; limit_rate_after 200k; limit_rate 40k; }}
+        location /cached/ {{ alias www/; open_file_cache max=10; }}
+        location /lingering/ {{ alias www/; lingering_close always; lingering_timeout 1s; }}
+        location /included/ {{ alias www/; ssi on; ssi_types *; }}
+        location /ipv6/ {{ proxy_pass http://[::1]:{port}/; }}
+        location /second/ {{ proxy_pass http://127.0.0.1:{second}/; }}
+        location /own/ {{ proxy_pass http://127.0.0.1:{own}/; }}
+        location /temporary/ {{
+            proxy_pass http://self/;
+            proxy_buffers 4 4k;
+            proxy_buffer_size 4k;
+            proxy_busy_buffers_size 8k;
+        }}
         location /proxy/ {{
             proxy_pass http://self/;
             proxy_http_version 1.1;
@@ -99,7 +121,7 @@ http {{
             proxy_pass http://self/;
             proxy_http_version 1.1;
         }}
-        location ~ ^/(count|sleep|aborted|upgrade) {{
+        location ~ ^/(count|sleep|aborted|upgrade|truncate) {{
             proxy_pass http://127.0.0.1:{backend};
             proxy_http_version 1.1;
             proxy_request_buffering off;
@@ -114,8 +136,23 @@ http {{
     }}
 
     server {{
+        listen {second} deferred fastopen=64 backlog=128 so_keepalive=on rcvbuf=64k sndbuf=64k;
+        listen {own} reuseport;
+        root www;
+    }}
+
+    server {{
         listen {proxied} proxy_protocol;
         location / {{ return 200 "$proxy_protocol_addr:$proxy_protocol_port"; }}
+    }}
+}}
+
+mail {{
+    auth_http 127.0.0.1:{backend}/mail;
+    proxy_pass_error_message on;
+    server {{
+        listen {mail};
+        protocol pop3;
     }}
 }}
 
@@ -162,6 +199,8 @@ class Backend:
     """Counts bodies, echoes what is upgraded, sleeps until the client goes away."""
 
     aborted = 0
+    www = Path()
+    mail_port = 0
 
     def serve(self, sock: socket.socket) -> None:
         file = sock.makefile("rb")
@@ -176,13 +215,33 @@ class Backend:
             if not file.read1(1):
                 Backend.aborted += 1
             return
-        if " /aborted" in first:
+        if " /mail" in first:
+            allowed = headers.get("auth-pass") == "right"
+            status = "OK" if allowed else "Invalid login or password"
+            head = f"HTTP/1.0 200 OK\r\nAuth-Status: {status}\r\nAuth-Server: 127.0.0.1\r\n"
+            sock.sendall(f"{head}Auth-Port: {self.mail_port}\r\n\r\n".encode())
+            return
+        if " /truncate" in first:
+            os.truncate(self.www / "shrinking", 0)
+            text = "done"
+        elif " /aborted" in first:
             text = str(Backend.aborted)
         else:
             body = read_body(file, headers)
             text = f"{len(body)} {hashlib.sha256(body).hexdigest()}"
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
         sock.sendall((head + text).encode())
+
+
+def mailbox(sock: socket.socket) -> None:
+    """POP3 for whoever has been let in; RETR gives a long message."""
+    file = sock.makefile("rb")
+    sock.sendall(b"+OK ready\r\n")
+    while line := file.readline():
+        if line.startswith(b"RETR"):
+            sock.sendall(b"+OK\r\n" + b"a line of a message\r\n" * 20_000 + b".\r\n")
+        else:
+            sock.sendall(b"+OK " + line)
 
 
 def fastcgi(sock: socket.socket) -> None:
@@ -231,26 +290,44 @@ def listen(port: int, serve: object) -> None:
     threading.Thread(target=accept, daemon=True).start()
 
 
-def prepare(folder: Path, port: int, events: str) -> dict[str, int]:
+def prepare(folder: Path, port: int, events: str, connections: int) -> dict[str, int]:
     www = folder / "www"
     www.mkdir(parents=True, exist_ok=True)
     for size in (*SIZES, 100_000):
         (www / str(size)).write_bytes(content(size))
     (www / "big").write_bytes(content(BIG))
+    (www / "shrinking").write_bytes(content(BIG))
+    with (www / "huge").open("wb") as file:
+        file.truncate(HUGE)
+    (www / "page").write_text(
+        '<!--# include virtual="/70000" -->and<!--# include virtual="/1" -->.'
+    )
     (www / "text").write_text("the same words again\n" * 5000)
     argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x"]
     argv += ["-days", "2", "-keyout", str(folder / "key"), "-out", str(folder / "certificate")]
     subprocess.run(argv, check=True, capture_output=True, timeout=300)
-    names = ("port", "tls", "stream", "proxied", "backend", "fastcgi", "dns", "udp")
+    names = ("port", "tls", "stream", "proxied", "backend", "fastcgi", "dns", "udp", "mail")
+    names += ("mailbox", "second", "own")
     ports = {name: port + i for i, name in enumerate(names)}
-    (folder / "conf").write_text(CONFIG.format(folder=folder, events=events, **ports))
+    text = CONFIG.format(
+        folder=folder,
+        events=events,
+        connections=connections,
+        workers=1 if connections < CONNECTIONS else 2,
+        **ports,
+    )
+    (folder / "conf").write_text(text)
+    Backend.www = www
+    Backend.mail_port = ports["mailbox"]
     return ports
 
 
 def main() -> int:
     program, folder, port = sys.argv[1], Path(sys.argv[2]).resolve(), int(sys.argv[3])
     events = sys.argv[4] if len(sys.argv) > 4 else ""
-    ports = prepare(folder, port, events)
+    connections = int(sys.argv[5]) if len(sys.argv) > 5 else CONNECTIONS
+    ports = prepare(folder, port, events, connections)
+    listen(ports["mailbox"], mailbox)
     listen(ports["backend"], Backend().serve)
     listen(ports["fastcgi"], fastcgi)
     dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
