@@ -106,8 +106,9 @@ test-apps: all ## test the ported applications, here and in the virtual machine 
 	$(SUB) apps/nginx asan
 	@$(MAKE) --no-print-directory kernel CONFIG=debug
 	@TEST_APPS=all $(PYTEST) $(TESTS)/test_memcached.py $(TESTS)/test_nginx.py
-	@MEGABENCH_TESTBED=debug $(PYTEST) $(TESTS)/test_memcached.py $(TESTS)/test_nginx.py \
-		-k on_megapipe
+	@MEGABENCH_TESTBED=debug $(PYTEST) $(TESTS)/test_memcached.py -k on_megapipe
+	@TEST_APPS=all MEGABENCH_TESTBED=debug $(PYTEST) $(TESTS)/test_nginx.py \
+		-k 'on_megapipe and default'
 	@TEST_APPS=all $(PYTEST) $(TESTS)/test_memcached_upstream.py; status=$$?; \
 		cat $(BUILD)/test-apps/memcached-upstream.md; exit $$status
 

@@ -450,7 +450,7 @@ def programs(address: Address) -> Iterator[Any]:
     """Other people's clients, as far as they are installed."""
     at = f"http://{address[0]}:{address[1]}"
     clients = {
-        "curl": ["curl", "-sS", "-Z", "-o", "/dev/null", "-w", "%{http_code}\\n", f"{at}/1?[1-40]"],
+        "curl": ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}\\n", f"{at}/1?[1-40]"],
         "wrk": ["wrk", "-t1", "-c20", "-d2s", f"{at}/4096"],
         "ab": ["ab", "-q", "-n400", "-c20", f"{at}/4096"],
         "ab -k": ["ab", "-q", "-k", "-n400", "-c20", f"{at}/70000"],
