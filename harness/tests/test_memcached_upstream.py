@@ -32,12 +32,13 @@ FOLDER = ROOT / "build/test-apps"
 TABLE = FOLDER / "memcached-upstream.md"
 GUEST = "/run/megabench/memcached-upstream"
 FILES = sorted(path.name for path in TREES["stock"].glob("t/*.t"))
+# For make test: they run on stock wherever memcached builds.
 FEW = {
     "00-startup.t",
     "binary-get.t",
     "conn-limits.t",
+    "daemonize.t",
     "maxconns.t",
-    "misbehave.t",
     "noreply.t",
     "quit.t",
     "restart.t",
