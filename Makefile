@@ -12,6 +12,8 @@ JOBS    ?= $(shell nproc)
 
 BUILD       := $(CURDIR)/build
 MEGABENCH   := $(BUILD)/venv/bin/megabench
+# "vm", or "ssh" for real machines: they get no kernel of the virtual machine's.
+KIND        := $(shell sed -n 's/^kind *= *"\([a-z]*\)".*/\1/p' harness/testbeds/$(TESTBED).toml 2>/dev/null)
 EXPERIMENTS := $(or $(ONLY),$(basename $(notdir $(wildcard harness/experiments/*.toml))))
 PYTEST      := $(BUILD)/venv/bin/python -m pytest -c harness/pyproject.toml
 TESTS       := harness/tests
@@ -24,7 +26,7 @@ MAKEFLAGS += --no-builtin-rules
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test test-apps test-deploy test-kernel test-unit lint deps venv tree kernel lib apps \
-	memcached nginx load generators plugin all report clean distclean
+	memcached nginx load generators plugin programs all report clean distclean
 
 help: ## list the targets
 	@echo 'make TARGET [TESTBED=local] [SCALE=quick|smoke|full] [ONLY=experiment]'
@@ -32,7 +34,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-reproduce: plan all ## from nothing to the report: install, build, run, draw
+reproduce: plan $(if $(filter ssh,$(KIND)),programs source,all) ## from nothing to the report: install, build, run, draw
 	@$(MEGABENCH) run --report --remove --testbed $(TESTBED) --scale $(SCALE) $(EXPERIMENTS)
 
 .PHONY: plan
@@ -43,7 +45,9 @@ plan:
 report: venv ## draw tables, figures and the report again, from raw results alone
 	@$(MEGABENCH) report --testbed $(TESTBED) $(if $(filter command%,$(origin SCALE)),--scale $(SCALE))
 
-all: deps venv kernel lib apps memcached nginx load plugin ## build everything, run nothing
+all: deps kernel programs plugin ## build everything, run nothing
+
+programs: venv lib apps memcached nginx load ## build all that runs on real machines, but the kernel
 
 deps: ## install the Debian packages that are missing (scripts/packages.txt)
 	@scripts/preflight.sh $(BUILD)
@@ -65,6 +69,7 @@ source:
 	@scripts/kernel-source.sh $(BUILD)/cache >/dev/null
 
 lib: ## build libmegapipe, build/lib
+	@scripts/packages.sh ensure build
 	$(SUB) libmegapipe
 
 apps: lib ## build the servers, build/bin

@@ -326,9 +326,18 @@ def test_make__reproduce_refuses_before_it_builds(argument: str, message: str) -
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.parametrize(("testbed", "built"), [("local", True), ("cluster-example", False)])
+def test_make__real_machines_need_no_kernel_of_the_virtual_one(testbed: str, built: bool) -> None:
+    done = run("make", "-n", "-C", ROOT, "reproduce", f"TESTBED={testbed}", env={"MAKEFLAGS": ""})
+    assert done.returncode == 0
+    assert ("-C kernel-patch build" in done.stdout) == built
+    assert ("-C harness/plugin" in done.stdout) == built
+    assert "-C apps/nginx" in done.stdout
+
+
 def test_make__help_lists_every_target() -> None:
     done = run("make", "-C", ROOT, "help", env={"MAKEFLAGS": ""})
-    targets = "reproduce test test-unit lint deps venv kernel lib apps load plugin report"
+    targets = "reproduce test test-unit lint deps venv kernel lib apps load plugin programs report"
     for target in [*targets.split(), "clean", "distclean", "help"]:
         assert f"\n  {target} " in done.stdout
 
