@@ -258,7 +258,7 @@ def _parameter_axis(axes: Axes, name: str, places: Mapping[Any, float]) -> None:
 
 def _value_axis(axes: Axes, metric: str, *, named: bool = True) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.9g}"))
     if named:
         axes.set_ylabel(metric_label(metric))
 
