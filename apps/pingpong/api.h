@@ -53,6 +53,7 @@ struct api {
 	bool knows_foreign;		/* counts foreign_accepts at no cost */
 	bool hides_sockets;		/* connections are no descriptors */
 	bool own_listeners;		/* one for each thread, by SO_REUSEPORT */
+	bool only_echoes;		/* ends no connection by itself */
 
 	/*
 	 * In the worker's thread, on its CPU: make what it needs, listen, and
@@ -106,6 +107,12 @@ static inline void count_bytes(struct worker *w, uint64_t *bytes, uint64_t n)
 		count(&w->counters.transactions, *bytes / size);
 		*bytes %= size;
 	}
+}
+
+/* Of a new connection: what is to be echoed before the server closes it. */
+static inline uint64_t bytes_of_connection(const struct options *o)
+{
+	return o->messages ? (uint64_t)o->messages * o->size : UINT64_MAX;
 }
 
 /* This thread's CPU, and its share of the CPUs that no thread has. */

@@ -34,6 +34,7 @@ struct connection {
 	struct connection *next;	/* while free */
 	int fd;
 	uint64_t bytes;			/* of the current message, echoed */
+	uint64_t left;			/* to be read before the server closes it */
 	unsigned char *pending;		/* read, not yet written; or NULL */
 	size_t pending_from, pending_to;
 };
@@ -163,6 +164,7 @@ static void accept_one(struct worker *w)
 	}
 	c->fd = fd;
 	c->bytes = 0;
+	c->left = bytes_of_connection(w->options);
 	if (watch(w, EPOLL_CTL_ADD, fd, EPOLLIN, c))
 		fail_connection(w, c);
 }
@@ -171,10 +173,11 @@ static void accept_one(struct worker *w)
 static ssize_t write_some(struct worker *w, struct connection *c, const unsigned char *bytes,
 			  size_t len)
 {
+	const int more = c->left == 0 && w->options->fin_with_data ? MSG_MORE : 0;
 	size_t done = 0;
 
 	while (done < len) {
-		ssize_t n = send(c->fd, bytes + done, len - done, MSG_NOSIGNAL);
+		ssize_t n = send(c->fd, bytes + done, len - done, MSG_NOSIGNAL | more);
 
 		count(&w->counters.syscalls, 1);
 		if (n >= 0)
@@ -215,7 +218,9 @@ static void write_deferred(struct worker *w, struct connection *c)
 		return;
 	free(c->pending);
 	c->pending = NULL;
-	if (watch(w, EPOLL_CTL_MOD, c->fd, EPOLLIN, c))
+	if (c->left == 0)
+		close_connection(w, c);
+	else if (watch(w, EPOLL_CTL_MOD, c->fd, EPOLLIN, c))
 		fail_connection(w, c);
 }
 
@@ -234,11 +239,14 @@ static void echo(struct worker *w, struct connection *c)
 			fail_connection(w, c);
 		return;
 	}
+	c->left -= (uint64_t)n < c->left ? (uint64_t)n : c->left;
 	written = write_some(w, c, s->buffer, n);
 	if (written < 0)
 		fail_connection(w, c);
 	else if (written < n)
 		defer(w, c, s->buffer + written, n - written);
+	else if (c->left == 0)
+		close_connection(w, c);
 }
 
 static int epoll_open(struct worker *w)

@@ -91,6 +91,7 @@ static void floor_close(struct worker *w)
 const struct api api_floor = {
 	.name = "floor",
 	.hides_sockets = true,
+	.only_echoes = true,
 	.open = floor_open,
 	.run = floor_run,
 	.refresh = floor_refresh,

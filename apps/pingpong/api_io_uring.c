@@ -24,6 +24,11 @@
  *
  * What was received is sent from the buffer it lies in, one send at a time for
  * each connection, or pieces of the stream could overtake each other.
+ *
+ * With --messages the last send is linked to what ends the connection: the close
+ * itself, if no receive is pending (of the only message it is not multishot), else
+ * the receive's cancellation, after which it is closed: a shutdown would do as well,
+ * but goes to a thread of its own.
  */
 #include "api.h"
 
@@ -55,6 +60,7 @@ enum request {
 	RECEIVE,
 	SEND,
 	CLOSE,
+	CANCEL,
 	STOP,
 };
 
@@ -65,10 +71,13 @@ struct piece {
 
 struct connection {
 	uint64_t bytes;			/* of the current message, echoed */
+	uint64_t left;			/* to be received before the server closes it */
 	uint32_t first, last;		/* pieces to send */
 	uint32_t next_starved;
 	bool sending, receiving;	/* such a request is under way */
 	bool ended, failed;
+	bool closing;			/* a linked request does it */
+	bool cancelling;		/* such a request is under way */
 };
 
 struct io_uring_state {
@@ -107,15 +116,23 @@ static int enter(struct worker *w, unsigned int wait_for)
 	return 0;
 }
 
+/* Entries that are linked to each other must be submitted together. */
+static void make_room(struct worker *w, unsigned int entries)
+{
+	struct io_uring_state *s = w->state;
+
+	/* The kernel takes all that is submitted: room for one is room again. */
+	while (s->to_submit + entries > SQ_ENTRIES)
+		enter(w, 0);
+}
+
 static struct io_uring_sqe *prepare(struct worker *w, enum request kind, uint32_t index)
 {
 	struct io_uring_state *s = w->state;
 	unsigned int tail = *s->sq_tail;
 	struct io_uring_sqe *sqe = &s->sqes[tail & s->sq_mask];
 
-	/* The kernel takes all that is submitted: room for one is room again. */
-	while (s->to_submit > s->sq_mask)
-		enter(w, 0);
+	make_room(w, 1);
 	memset(sqe, 0, sizeof(*sqe));
 	sqe->user_data = (uint64_t)kind << 32 | index;
 	/* Only this thread submits, by a system call: no barrier is needed. */
@@ -144,7 +161,8 @@ static void start_receive(struct worker *w, uint32_t index)
 	sqe->opcode = IORING_OP_RECV;
 	sqe->fd = index;
 	sqe->flags = IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
-	sqe->ioprio = IORING_RECV_MULTISHOT;
+	/* For the only message there is nothing to go on with. */
+	sqe->ioprio = s->connections[index].left > w->options->size ? IORING_RECV_MULTISHOT : 0;
 	sqe->buf_group = GROUP;
 	s->connections[index].receiving = true;
 }
@@ -163,6 +181,52 @@ static void start_send(struct worker *w, uint32_t index)
 	sqe->len = piece->to - piece->from;
 	sqe->msg_flags = MSG_NOSIGNAL;
 	c->sending = true;
+}
+
+static void prepare_close(struct worker *w, uint32_t index)
+{
+	const struct io_uring_state *s = w->state;
+	struct io_uring_sqe *sqe = prepare(w, CLOSE, index);
+
+	sqe->opcode = IORING_OP_CLOSE;
+	/* It is waited for only if it makes room for connections. */
+	sqe->flags = s->accepting ? IOSQE_CQE_SKIP_SUCCESS : 0;
+	sqe->file_index = index + 1;
+}
+
+/* The last piece, and with it the connection's end. */
+static void start_last_send(struct worker *w, uint32_t index)
+{
+	struct io_uring_state *s = w->state;
+	struct connection *c = &s->connections[index];
+	struct io_uring_sqe *sqe;
+
+	make_room(w, 2);
+	start_send(w, index);
+	sqe = &s->sqes[(*s->sq_tail - 1) & s->sq_mask];
+	sqe->flags |= IOSQE_IO_LINK;
+	/* Whole, or the link breaks. */
+	sqe->msg_flags |= MSG_WAITALL | (w->options->fin_with_data ? MSG_MORE : 0);
+	if (c->receiving) {
+		sqe = prepare(w, CANCEL, index);
+		sqe->opcode = IORING_OP_ASYNC_CANCEL;
+		sqe->addr = (uint64_t)RECEIVE << 32 | index;
+		c->cancelling = true;
+	} else {
+		c->closing = true;
+		prepare_close(w, index);
+	}
+}
+
+static void send_next(struct worker *w, uint32_t index)
+{
+	struct io_uring_state *s = w->state;
+	const struct connection *c = &s->connections[index];
+
+	if (__builtin_expect(c->left == 0 && c->first == c->last, 0))
+		start_last_send(w, index);
+	else
+		start_send(w, index);
 }
 
 static void give_buffer(struct io_uring_state *s, uint32_t buffer)
@@ -196,20 +260,16 @@ static void close_if_over(struct worker *w, uint32_t index)
 {
 	struct io_uring_state *s = w->state;
 	struct connection *c = &s->connections[index];
-	struct io_uring_sqe *sqe;
 
-	if (!(c->ended || c->failed) || c->sending || c->receiving)
+	if (!(c->ended || c->failed) || c->closing || c->sending || c->receiving ||
+	    c->cancelling)
 		return;
 	if (c->failed)
 		while (c->first != NOTHING)
 			drop_piece(w, c);
 	if (c->first != NOTHING)
 		return;
-	sqe = prepare(w, CLOSE, index);
-	sqe->opcode = IORING_OP_CLOSE;
-	/* It is waited for only if it makes room for connections. */
-	sqe->flags = s->accepting ? IOSQE_CQE_SKIP_SUCCESS : 0;
-	sqe->file_index = index + 1;
+	prepare_close(w, index);
 }
 
 static void fail_connection(struct worker *w, struct connection *c)
@@ -226,7 +286,10 @@ static void accepted(struct worker *w, const struct io_uring_cqe *cqe)
 	if (cqe->res >= 0) {
 		struct connection *c = &s->connections[cqe->res];
 
-		*c = (struct connection) { .first = NOTHING };
+		*c = (struct connection) {
+			.first = NOTHING,
+			.left = bytes_of_connection(w->options),
+		};
 		count(&w->counters.connections, 1);
 		start_receive(w, cqe->res);
 	}
@@ -255,9 +318,10 @@ static void received(struct worker *w, uint32_t index, const struct io_uring_cqe
 		else
 			s->pieces[c->last].next = piece;
 		c->last = piece;
+		c->left -= (uint64_t)cqe->res < c->left ? (uint64_t)cqe->res : c->left;
 		if (!c->sending && !c->failed)
-			start_send(w, index);
-		if (!c->receiving && !c->failed)
+			send_next(w, index);
+		if (!c->receiving && !c->failed && c->left)
 			start_receive(w, index);
 	} else if (cqe->res == -ENOBUFS && !c->failed) {
 		c->next_starved = s->starved;
@@ -265,7 +329,7 @@ static void received(struct worker *w, uint32_t index, const struct io_uring_cqe
 		/* Counts as under way: it will be. */
 		c->receiving = true;
 		return;
-	} else if (cqe->res == 0) {
+	} else if (cqe->res == 0 || (cqe->res == -ECANCELED && c->left == 0)) {
 		c->ended = true;
 	} else {
 		fail_connection(w, c);
@@ -288,8 +352,17 @@ static void sent(struct worker *w, uint32_t index, const struct io_uring_cqe *cq
 		if (piece->from == piece->to)
 			drop_piece(w, c);
 		if (c->first != NOTHING)
-			start_send(w, index);
+			send_next(w, index);
 	}
+	close_if_over(w, index);
+}
+
+/* The send that it was linked to failed, which was told before. */
+static COLD void not_closed(struct worker *w, uint32_t index)
+{
+	struct io_uring_state *s = w->state;
+
+	s->connections[index].closing = false;
 	close_if_over(w, index);
 }
 
@@ -440,8 +513,14 @@ static void io_uring_run(struct worker *w)
 			case SEND:
 				sent(w, index, cqe);
 				break;
+			case CANCEL:
+				s->connections[index].cancelling = false;
+				close_if_over(w, index);
+				break;
 			case CLOSE:
-				if (cqe->res < 0)
+				if (cqe->res == -ECANCELED)
+					not_closed(w, index);
+				else if (cqe->res < 0)
 					count(&w->counters.errors, 1);
 				if (!s->accepting)
 					start_accept(w);

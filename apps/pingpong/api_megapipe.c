@@ -62,6 +62,12 @@ static inline int io_write(struct io *io, io_handle handle, const void *buf, siz
 	return mp_write(handle, buf, size);
 }
 
+static inline int io_write_more(struct io *io, io_handle handle, const void *buf, size_t size)
+{
+	(void)io;
+	return mp_write_more(handle, buf, size);
+}
+
 static inline int io_close(struct io *io, io_handle handle)
 {
 	(void)io;

@@ -130,6 +130,17 @@ static inline int io_write(struct io *io, io_handle handle, const void *buf, siz
 	});
 }
 
+static inline int io_write_more(struct io *io, io_handle handle, const void *buf, size_t size)
+{
+	return io_push(io, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_WRITE,
+		.flags = MEGAPIPE_CMD_MORE,
+		.handle = handle,
+		.addr = (uintptr_t)buf,
+		.len = size,
+	});
+}
+
 static inline int io_close(struct io *io, io_handle handle)
 {
 	return io_push(io, (struct megapipe_cmd) {

@@ -10,6 +10,7 @@
  *	io_listen()		register the listener, or stop_fd
  *	io_name()		register what was accepted
  *	io_accept(), io_read(), io_write(), io_close(), io_wait(), io_flush()
+ *	io_write_more()		the FIN may go with it: the close comes next
  *	io_drop()		unregister
  *	io_backlog()		connections that wait to be accepted, or -errno
  *	io_stats()		what the kernel has counted
@@ -41,10 +42,11 @@ struct connection {
 	struct connection *next;	/* while free */
 	io_handle handle;
 	uint64_t bytes;			/* of the current message, echoed */
+	uint64_t left;			/* to be written before the server closes it */
 	unsigned int reading;		/* buffer 0 or 1 that is read into */
 	int writing;			/* bytes under way; 0 = no write is */
 	int held;			/* bytes read, to be written next */
-	bool ended;			/* end of file, but a write is under way */
+	bool ended;			/* to be closed when the write under way is done */
 	unsigned char buffers[];	/* two */
 };
 
@@ -59,6 +61,7 @@ struct channel_state {
 	bool accepting;
 	bool shedding;			/* the listener is left to the others */
 	unsigned int open;		/* connections */
+	uint64_t each;			/* bytes before the server closes one */
 	unsigned int asked;		/* connections still to accept, 0: for ever */
 	int64_t wait_us;		/* for completions; for ever if accepting */
 	size_t buffer_bytes;
@@ -102,6 +105,7 @@ static struct connection *connection_get(struct channel_state *s)
 	c = s->free;
 	s->free = c->next;
 	c->bytes = 0;
+	c->left = s->each;
 	c->reading = 0;
 	c->writing = 0;
 	c->held = 0;
@@ -197,6 +201,17 @@ static void fail_connection(struct worker *w, struct connection *c)
 	close_connection(w, c);
 }
 
+/* Write the connection's last bytes; when they are written, it is closed. */
+static void write_last(struct worker *w, struct connection *c, const unsigned char *full, int n)
+{
+	struct channel_state *s = w->state;
+
+	c->ended = true;
+	if (w->options->fin_with_data ? io_write_more(&s->io, c->handle, full, n) :
+					io_write(&s->io, c->handle, full, n))
+		fail_connection(w, c);
+}
+
 /* Write the buffer that was read into, and read into the other. */
 static void turn(struct worker *w, struct connection *c, int n)
 {
@@ -207,6 +222,11 @@ static void turn(struct worker *w, struct connection *c, int n)
 	c->writing = n;
 	c->held = 0;
 	c->reading = !c->reading;
+	if (__builtin_expect(c->left <= (uint64_t)n, 0)) {
+		write_last(w, c, full, n);
+		return;
+	}
+	c->left -= n;
 	if (io_write(&s->io, handle, full, n) ||
 	    io_read(&s->io, handle, buffer(s, c, c->reading), s->buffer_bytes))
 		fail_connection(w, c);
@@ -280,6 +300,7 @@ static int server_open(struct worker *w)
 		return -ENOMEM;
 	w->state = s;
 	s->buffer_bytes = o->size < BUFFER_BYTES ? o->size : BUFFER_BYTES;
+	s->each = bytes_of_connection(o);
 	partition_of(w, &mask);
 	err = io_open(&s->io, o->batch);
 	if (!err)

@@ -24,6 +24,8 @@ enum flag {
 	FLAG_COUNT_FOREIGN,
 	FLAG_SLOW_WORK,
 	FLAG_SHED,
+	FLAG_MESSAGES,
+	FLAG_FIN_WITH_DATA,
 	FLAG_HELP,
 };
 
@@ -49,6 +51,10 @@ static const struct flag_row {
 	  "the first thread is slow: turns of an empty loop after each message (0)" },
 	{ FLAG_SHED, "shed", "N",
 	  "megapipe: leave the listener to others when N connections wait (0 = never)" },
+	{ FLAG_MESSAGES, "messages", "N",
+	  "close a connection after so many, not at its end of file (0 = never)" },
+	{ FLAG_FIN_WITH_DATA, "fin-with-data", NULL,
+	  "with --messages: the FIN goes out with the last one" },
 	{ FLAG_HELP, "help", NULL, "this text" },
 };
 
@@ -213,6 +219,12 @@ void options_parse(struct options *o, int argc, char **argv, const char *apis)
 			o->shed = parse_number("shed", optarg, 0, 1 << 16);
 			o->channel_switch = true;
 			break;
+		case FLAG_MESSAGES:
+			o->messages = parse_number("messages", optarg, 0, 1 << 30);
+			break;
+		case FLAG_FIN_WITH_DATA:
+			o->fin_with_data = true;
+			break;
 		case FLAG_HELP:
 			print_help(apis);
 		default:
@@ -222,5 +234,7 @@ void options_parse(struct options *o, int argc, char **argv, const char *apis)
 	}
 	if (optind < argc)
 		usage_error("'%s' is not an option", argv[optind]);
+	if (o->fin_with_data && !o->messages)
+		usage_error("--fin-with-data: say after how many --messages");
 	settle_cpus(o, nr_cpus);
 }

@@ -22,6 +22,8 @@ struct options {
 	bool count_foreign;
 	unsigned int slow_work;		/* turns of a loop a message, in the first thread */
 	unsigned int shed;		/* connections that may wait in a partition; 0 = all */
+	unsigned int messages;		/* of a connection, then the server closes it; 0 = all */
+	bool fin_with_data;		/* with the last of them */
 	bool channel_switch;		/* one of those three was given */
 };
 

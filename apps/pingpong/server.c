@@ -69,6 +69,8 @@ static const struct api *find_api(const struct options *o)
 		if (o->channel_switch && !apis[i]->has_channels)
 			usage_error("--no-partition, --batch and --no-lwsocket mean nothing to "
 				    "--api %s", o->api);
+		if (o->messages && apis[i]->only_echoes)
+			usage_error("--messages: --api %s closes at end of file only", o->api);
 		if (o->count_foreign && apis[i]->hides_sockets)
 			usage_error("--count-foreign asks descriptors: --api %s has none", o->api);
 		return apis[i];

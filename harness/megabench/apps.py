@@ -66,12 +66,20 @@ class App:
         return list(dict.fromkeys(named))
 
 
+# Who ends a connection after its last transaction: the client; the server; the server, whose FIN
+# goes with the last data.
+FIN = {"client-first": (), "server-first": (), "with-data": ("--fin-with-data",)}
+
+
 def _pingpong_server(
     program: str, flags: Sequence[str], cell: Cell, address: str, port: int
 ) -> list[str]:
     cores = int(cell["cores"])
     cpus = ",".join(str(cpu) for cpu in range(cores))
     argv = [program, *flags, "--threads", str(cores), "--cpus", cpus, "--size", str(cell["size"])]
+    argv += list(FIN[str(cell.get("fin", "client-first"))])
+    if "fin" in cell and cell["fin"] != "client-first":
+        argv += ["--messages", str(cell["transactions_per_connection"])]
     if "slow_work" in cell:
         argv += ["--slow-work", str(cell["slow_work"])]
     return [*argv, "--address", address, "--port", str(port)]

@@ -125,6 +125,8 @@ class Experiment:
     verdicts: tuple[Verdict, ...]
     source: Mapping[str, Any]
     counter: str = COUNTERS[0]
+    # Whether the packets between client and server are counted meanwhile.
+    capture: bool = False
 
     def grid_at(self, scale: str) -> dict[str, tuple[Value, ...]]:
         """The grid that `scale` measures."""
@@ -251,6 +253,7 @@ def parse_experiment(content: dict[str, Any], where: Path) -> Experiment:
         verdicts=tuple(_verdict(row, parameters) for row in _rows(top, "verdict")),
         source=json.loads(json.dumps(content)),
         counter=top.text("counter", COUNTERS[0], among=COUNTERS),
+        capture=top.boolean("capture", False),
     )
     top.finish()
     for name in grid.get("system", ()):

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.figure import SubFigure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from megabench import paper, system
+from megabench import packets, paper, system
 from megabench.experiment import MARKS, Figure, says
 from megabench.record import write_whole
 from megabench.table import Table
@@ -80,6 +80,8 @@ LABELS = {
     "gain": "gain in throughput over the baseline (%)",
     "contribution": "gain (percentage points)",
     "syscalls": "system calls per transaction",
+    **packets.LABELS,
+    "fin": "who ends the connection, and with which segment",
     "stranded": "connections that wait over 5 times the median",
     "slow_work": "turns of a loop a message, in the slow worker",
     "contention_2": "changes of writer per transaction",

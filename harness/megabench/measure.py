@@ -13,11 +13,12 @@ edges of the window would cost more than they are worth.
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from megabench import apps, contention, instructions, perf
+from megabench import apps, contention, instructions, packets, perf
 from megabench.errors import CommandError
 from megabench.host import Host
 from megabench.plan import Trial
@@ -58,6 +59,7 @@ UNITS = {
     "instructions_spin": "per transaction",
     "instructions_tick": "per transaction",
     "instructions_idle": "per transaction",
+    **dict.fromkeys(packets.METRICS, "per transaction"),
     "contention_2": "per transaction",
     "contention_4": "per transaction",
     "contention_interface_2": "per transaction",
@@ -110,6 +112,8 @@ class Bed(Protocol):
     accel: str | None
     can_scale: bool
     counter_file: Path | None
+    # The interface of the one client on which packets can be counted, if there is such.
+    capture_on: str
 
     @property
     def server(self) -> Host: ...
@@ -184,7 +188,8 @@ def measure_once(
         sampling = getattr(bed, "sampled", False)
         sampler = perf.start(bed.server, logs / "perf.log") if sampling else None
         idle = busy_s(bed.server)
-        results = _load(clients, load_argvs, trial, logs, watch)
+        with _capture(bed, trial, number, logs) as capture:
+            results = _load(clients, load_argvs, trial, logs, watch)
         busy = busy_s(bed.server) - idle
         samples = perf.stop(bed.server, sampler) if sampler else None
         final = server.stop()
@@ -204,6 +209,10 @@ def measure_once(
         )
     measured.metrics["server_cpu"] = 1e6 * busy / max(1, sum(map(all_served, results)))
     measured.notes += retransmit_notes(measured)
+    if trial.capture and bed.capture_on:
+        served = max(1, sum(int(result["transactions"]) for result in results))
+        measured.metrics |= packets.metrics(logs, served)
+        measured.notes += packets.notes(capture)
     if samples is not None:
         metrics, functions = samples.summary(max(1, sum(map(all_served, results))))
         measured.metrics |= metrics
@@ -222,6 +231,8 @@ def trial_commands(
         trial.app, trial.cell, bed.server_address, port, apps.remote_dir(bed.kind)
     )
     snapshots = {str(bed.counter_file): str(logs / "counters")} if bed.counter_file else {}
+    if trial.capture and bed.capture_on:
+        snapshots[str(logs / packets.LIVE)] = str(logs / packets.COPIES)
     # Before it is up a virtual machine has no client yet, and will have one.
     shares = apps.share(int(trial.cell["connections"]), max(1, len(bed.clients)))
     loads = []
@@ -255,6 +266,17 @@ def threads_of(bed: Bed, client: int) -> int:
     """How many threads a client's generator may have."""
     given: Sequence[int] = getattr(bed, "client_threads", ())
     return given[client] if given else LOAD_THREADS[bed.is_virtual]
+
+
+def _capture(
+    bed: Bed, trial: Trial, number: int, logs: Path
+) -> AbstractContextManager[dict[str, int]]:
+    """The capture of a trial that wants one, where there is an interface to do it on."""
+    if not (trial.capture and bed.capture_on):
+        return nullcontext({})
+    program = apps.binary(packets.PROGRAM, None)
+    port = apps.port_of(number)
+    return packets.captured(bed.clients[0], program, bed.capture_on, port, logs)
 
 
 class Meter:

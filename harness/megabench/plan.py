@@ -31,6 +31,8 @@ class Trial:
     rate: float = 0.0
     # Measured once more with one client fewer, to see whether the clients were the bottleneck.
     twice: bool = False
+    # The segments on the wire are counted meanwhile.
+    capture: bool = False
 
     @property
     def key(self) -> str:
@@ -107,6 +109,7 @@ def make_plan(
                 twice = clients > 1 and repeat == 1 and float(cell.get("load_percent", 100)) >= 100
                 names = (experiment.id,)
                 trial = Trial(cell, repeat, sampling, experiment.app, names, twice=twice)
+                trial = replace(trial, capture=experiment.capture)
                 _merge(wanted, trial)
     trials = tuple(_in_order(list(wanted.values())))
     return Plan(trials, tuple(left_out), cores, tuple(fitted))
@@ -120,7 +123,8 @@ def _merge(wanted: dict[str, Trial], trial: Trial) -> None:
         wanted[key] = trial
     elif trial.experiments[0] not in there.experiments:
         both = (*there.experiments, *trial.experiments)
-        wanted[key] = replace(there, experiments=both)
+        capture = there.capture or trial.capture
+        wanted[key] = replace(there, experiments=both, capture=capture)
 
 
 def _in_order(trials: list[Trial]) -> list[Trial]:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megabench import record, system
+from megabench import packets, record, system
 from megabench.experiment import Experiment, Value, says
 from megabench.layers import UNKNOWN, USER, Layers, layers
 from megabench.measure import FUNCTIONS
@@ -47,6 +47,7 @@ EVENTS = (
     "doorbells",
     "packets_in",
     "packets_out",
+    *packets.METRICS,
 )
 # Of the functions that are no interface's, those that a person may want to see.
 LARGEST = 40
@@ -235,6 +236,7 @@ EVENT_LABELS = {
     "doorbells": "doorbells (device told of work)",
     "packets_in": "packets received",
     "packets_out": "packets sent",
+    **packets.LABELS,
 }
 
 

@@ -45,6 +45,8 @@ class Testbed(ABC):
     can_scale: bool = True
     why_not_scale: str = ""
     counter_file: Path | None = None
+    # The interface of this machine that leads to the server, if packets can be counted there.
+    capture_on: str = ""
     # Where a machine that outlives the testbed keeps what its settings were; None: it does not.
     memory: str | None = None
 

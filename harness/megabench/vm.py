@@ -167,6 +167,7 @@ class VmTestbed(Testbed):
     is_virtual = True
     # The emulator's, which counts: instructions, or (liblines.so) changes of writer of cache lines.
     plugin = "libinsn.so"
+    capture_on = TAP
 
     def __init__(
         self, name: str, title: str, machine: Machine, server: Tuning, client: Tuning

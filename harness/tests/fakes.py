@@ -133,6 +133,7 @@ class FakeBed:
     can_scale = False
     why_not_scale = "8 vCPUs share 2 host cores"
     counter_file: Path | None = None
+    capture_on: str = ""
     cores = 8
 
     def __init__(self, name: str = "local"):

@@ -52,6 +52,7 @@ class SyntheticBed:
     is_virtual = True
     accel = "tcg"
     counter_file = None
+    capture_on = ""
     server: Any = None
     clients: Any = ()
 

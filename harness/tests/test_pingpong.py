@@ -253,3 +253,51 @@ def test_megapipe__without_the_device_is_skipped() -> None:
     assert done.returncode == 77
     assert "--api megapipe is not to be had" in done.stderr
     assert "No such file or directory" in done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--fin-with-data",)])
+def test_messages__the_server_closes_after_the_last(
+    api: list[str], options: tuple[str, ...]
+) -> None:
+    with server(*api, "--messages", "3", "--size", "10", *options) as running:
+        for pieces in ([b"0123456789" * 3], [b"0123456789", b"01234", b"56789" + b"0123456789"]):
+            with connect(running) as connection:
+                received = b""
+                for piece in pieces:
+                    connection.sendall(piece)
+                    time.sleep(0.02)
+                while more := connection.recv(100):
+                    received += more
+                assert received == b"0123456789" * 3
+        # And who ends it earlier is served as ever.
+        with connect(running) as connection:
+            connection.sendall(b"0123456789")
+            assert connection.recv(100) == b"0123456789"
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(100) == b""
+        wait_for(running, "transactions", 7)
+        assert running.total("errors") == 0
+
+
+def test_messages__the_last_is_long(api: list[str]) -> None:
+    """More than all buffers hold, to a client that reads late: all of it comes before the end."""
+    message = os.urandom(1 << 16) * 256
+    size = ("--size", str(len(message)), "--messages", "1", "--fin-with-data")
+    with server(*api, *size) as running, connect(running) as connection:
+        sender = threading.Thread(target=connection.sendall, args=(message,))
+        sender.start()
+        sender.join(0.3)
+        received = bytearray()
+        while more := connection.recv(1 << 20):
+            received += more
+        sender.join()
+        assert received == message
+        wait_for(running, "transactions", 1)
+        assert running.total("errors") == 0
+
+
+def test_messages__usage() -> None:
+    done = run("--fin-with-data")
+    assert (done.returncode, "--messages" in done.stderr) == (2, True)
+    done = run("--api", "floor", "--messages", "1")
+    assert (done.returncode, "end of file only" in done.stderr) == (2, True)
