@@ -344,7 +344,8 @@ def longest_s(cell: Cell, sampling: Sampling) -> float:
 
 def load_folder(remote_dir: str | None) -> str:
     """Where the files that a load needs lie on a client."""
-    return f"{Path(remote_dir).parent}/traces" if remote_dir else str(paths.build() / "traces")
+    folder = paths.build() / "traces"
+    return f"{Path(remote_dir).parent}/traces" if remote_dir else paths.from_here(folder)
 
 
 def put_load_files(name: str, cell: Cell, bed: Any) -> None:

@@ -266,7 +266,21 @@ def summary(window: Lines, symbols: Symbols, transactions: int) -> dict[str, Any
     found = list(rows(window, symbols))
     return {
         "transactions": transactions,
+        "hottest": _hottest(found, transactions),
         "levels": {str(n): _level(found, n, transactions) for n in LEVELS},
+    }
+
+
+def _hottest(found: Sequence[Row], transactions: int) -> dict[str, Any]:
+    """The one line that changes its writer most often."""
+    if not found:
+        return {"changes": 0.0, "name": "", "functions": {}}
+    row = max(found, key=lambda row: row.changes)
+    main = sorted(row.functions.items(), key=lambda item: -item[1])[:6]
+    return {
+        "changes": row.changes / transactions,
+        "name": row.name,
+        "functions": {name: round(count / transactions, 4) for name, count in main},
     }
 
 
@@ -356,7 +370,7 @@ def write_table(results: Path, testbed: str, raw: Raw) -> Path | None:
 
 def metrics(found: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of a trial."""
-    made = {}
+    made = {"contention_hottest": float(found["hottest"]["changes"])}
     for level, one in found["levels"].items():
         made[f"contention_{level}"] = float(one["changes"])
         made[f"contention_interface_{level}"] = float(one["interface"])

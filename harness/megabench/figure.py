@@ -86,6 +86,7 @@ LABELS = {
     "slow_work": "turns of a loop a message, in the slow worker",
     "contention_2": "changes of writer per transaction",
     "contention_4": "changes of writer per transaction",
+    "contention_hottest": "changes of writer per transaction",
     "contention_interface_4": "changes of writer per transaction",
 }
 # Metrics that share their name with a parameter.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from megabench import apps, contention, instructions, packets, perf
+from megabench import apps, contention, instructions, packets, paths, perf
 from megabench.errors import CommandError
 from megabench.host import Host
 from megabench.plan import Trial
@@ -60,6 +60,7 @@ UNITS = {
     "instructions_tick": "per transaction",
     "instructions_idle": "per transaction",
     **dict.fromkeys(packets.METRICS, "per transaction"),
+    "contention_hottest": "per transaction",
     "contention_2": "per transaction",
     "contention_4": "per transaction",
     "contention_interface_2": "per transaction",
@@ -230,9 +231,11 @@ def trial_commands(
     server = apps.server_argv(
         trial.app, trial.cell, bed.server_address, port, apps.remote_dir(bed.kind)
     )
-    snapshots = {str(bed.counter_file): str(logs / "counters")} if bed.counter_file else {}
+    snapshots = {}
+    if bed.counter_file:
+        snapshots[paths.from_here(bed.counter_file)] = paths.from_here(logs / "counters")
     if trial.capture and bed.capture_on:
-        snapshots[str(logs / packets.LIVE)] = str(logs / packets.COPIES)
+        snapshots[paths.from_here(logs / packets.LIVE)] = paths.from_here(logs / packets.COPIES)
     # Before it is up a virtual machine has no client yet, and will have one.
     shares = apps.share(int(trial.cell["connections"]), max(1, len(bed.clients)))
     loads = []

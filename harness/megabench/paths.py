@@ -30,3 +30,11 @@ def harness() -> Path:
     """Definitions (experiments, testbeds, systems); the package's own checkout unless moved."""
     moved = root() / "harness"
     return moved if (moved / "systems.toml").exists() else HARNESS
+
+
+def from_here(path: Path) -> str:
+    """A path as programs started from here find it; where the checkout lies is nobody's business.
+
+    They say their options with their results, which are kept.
+    """
+    return os.path.relpath(path) if path.is_relative_to(root()) else str(path)
