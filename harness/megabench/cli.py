@@ -24,10 +24,12 @@ from megabench import (
     compare,
     console,
     contention,
+    contention_figure,
     deploy,
     figure,
     ledger,
     metadata,
+    model,
     paths,
     plan,
     profile,
@@ -651,6 +653,7 @@ def show_lines(results: Path, bed: str, name: str) -> None:
     rows = [[str(cell) for cell in row] for row in contention.worst(one.raw.points, folder, level)]
     title = f"Lines that at least {level} CPUs write: changes of writer per transaction"
     console.out().print(console.rows(title, contention.HEADINGS, rows))
+    contention_figure.write_figures(results, bed, one)
     if path := contention.write_table(results, bed, one.raw):
         console.say(f"wrote {path}")
 
@@ -690,10 +693,12 @@ def draw_report(results: Path, bed: str, scale: str | None) -> None:
         table.write_table(results, bed, one)
         figure.write_figures(results, bed, one)
         contention.write_table(results, bed, one.raw)
+        contention_figure.write_figures(results, bed, one)
         with suppress(record.ResultsError):
             found = profile.profiles(one.raw, results, bed)
             profile.write_tables(results, bed, one.raw.experiment.id, found)
             profile_figure.write_figures(results, bed, one, found)
+    model.write(results, bed)
     path = report.write_report(results, bed, tables)
     for readme in report.write_readmes(results, scale):
         console.say(f"wrote {readme}")

@@ -316,7 +316,7 @@ def _level(found: Sequence[Row], least: int, transactions: int) -> dict[str, Any
 def worst(
     points: Sequence[Mapping[str, Any]], folder: Path, level: int, least: int = 10
 ) -> list[list[Any]]:
-    """Rows for a table: system, transactions, name, changes, lines, whether interface, functions.
+    """Rows for a table, with the columns of HEADINGS.
 
     Of each point that was counted, the names of most changes of writer, from its first trial.
     """
@@ -337,6 +337,7 @@ def worst(
                 [
                     cell["system"],
                     cell.get("transactions_per_connection", ""),
+                    cell["cores"],
                     name,
                     f"{one['changes']:.3f}",
                     one["lines"],
@@ -347,7 +348,16 @@ def worst(
     return made
 
 
-HEADINGS = ["system", "transactions", "line", "changes", "lines", "interface", "written by"]
+HEADINGS = [
+    "system",
+    "transactions",
+    "cores",
+    "line",
+    "changes",
+    "lines",
+    "interface",
+    "written by",
+]
 
 
 def write_table(results: Path, testbed: str, raw: Raw) -> Path | None:

@@ -18,6 +18,7 @@ from megabench import (
     contention,
     figure,
     metadata,
+    model,
     paths,
     profile,
     record,
@@ -120,6 +121,7 @@ def render(results: Path, testbed: str, tables: list[Table]) -> str:
         release=metadata.lookup(bed, "facts.server.release") or "6.12",
         versions=versions(),
         experiments=[_experiment(results, testbed, one) for one in tables],
+        model=_model(results, testbed),
     )
 
 
@@ -152,6 +154,7 @@ def _experiment(results: Path, testbed: str, one: Table) -> dict[str, Any]:
             and _figure_path(results, testbed, one, fig, "svg").exists()
         ],
         "account": _account(results, testbed, one),
+        "lines_svg": _lines_svg(results, testbed, one),
         "lines": contention.worst(
             one.raw.points, results / testbed / "raw" / experiment.id, max(contention.LEVELS)
         ),
@@ -160,6 +163,12 @@ def _experiment(results: Path, testbed: str, one: Table) -> dict[str, Any]:
         "health": summary.health(one),
         "facts": facts(one),
     }
+
+
+def _lines_svg(results: Path, testbed: str, one: Table) -> str:
+    """The picture of the worst shared lines, if there is one."""
+    picture = results / testbed / "figures" / f"{one.raw.experiment.id}-lines.svg"
+    return inline_svg(picture.read_text(), picture.stem) if picture.exists() else ""
 
 
 def _account(results: Path, testbed: str, one: Table) -> dict[str, Any] | None:
@@ -172,6 +181,27 @@ def _account(results: Path, testbed: str, one: Table) -> dict[str, Any] | None:
         return None
     svg = inline_svg(picture.read_text(), picture.stem) if picture.exists() else ""
     return {"svg": svg, "tables": profile.accounts(found, profile.base_of(one.raw.experiment))}
+
+
+def _model(results: Path, testbed: str) -> dict[str, Any] | None:
+    """The model of scaling, where what it rests on was counted and it was drawn."""
+    picture = results / testbed / "figures" / f"{model.STEM}.svg"
+    try:
+        made, _, found = model.load(results, testbed)
+    except ResultsError:
+        return None
+    if not picture.exists():
+        return None
+    real = model.measured(made, results)
+    return {
+        "svg": inline_svg(picture.read_text(), picture.stem),
+        "headings": model.headings(made, real),
+        "rows": model.rows(made, found, real),
+        "assumed": model.assumptions(made),
+        "sources": [made.changes, made.instructions],
+        "table": f"tables/{model.STEM}.csv",
+        "machines": list(real),
+    }
 
 
 def _grid(grid: summary.Grid) -> dict[str, Any]:

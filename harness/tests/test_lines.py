@@ -193,13 +193,13 @@ def test_worst__of_the_first_trial_of_each_point(symbols: Symbols, tmp_path: Pat
     window = reading({FIRST: ({0x81002000: 30}, [10, 10, 5, 5, 0, 0, 0, 0])})
     found = contention.summary(window, symbols, 10)
     record.write_json(tmp_path / "run/logs/1/lines.json", found)
-    cell = {"system": "epoll", "transactions_per_connection": 8}
+    cell = {"system": "epoll", "transactions_per_connection": 8, "cores": 4}
     points = [
         {"run": "run", "log": f"logs/{n}", "status": status, "cell": cell}
         for n, status in ((0, "failed"), (1, "ok"), (2, "ok"))
     ]
     (row,) = contention.worst(points, tmp_path, 4)
-    assert row == ["epoll", 8, "MegaPipe's channel", "3.000", 1, "yes", "mp_queue_post"]
+    assert row == ["epoll", 8, 4, "MegaPipe's channel", "3.000", 1, "yes", "mp_queue_post"]
 
 
 def test_write_table__nothing_counted(tmp_path: Path) -> None:
