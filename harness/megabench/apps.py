@@ -80,6 +80,8 @@ def _pingpong_server(
     argv += list(FIN[str(cell.get("fin", "client-first"))])
     if "fin" in cell and cell["fin"] != "client-first":
         argv += ["--messages", str(cell["transactions_per_connection"])]
+    if "batch" in cell:
+        argv += ["--batch", str(cell["batch"])]
     if "slow_work" in cell:
         argv += ["--slow-work", str(cell["slow_work"])]
     return [*argv, "--address", address, "--port", str(port)]

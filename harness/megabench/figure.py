@@ -81,6 +81,7 @@ LABELS = {
     "contribution": "gain (percentage points)",
     "syscalls": "system calls per transaction",
     **packets.LABELS,
+    "batch": "commands collected at most (1: no batching)",
     "fin": "who ends the connection, and with which segment",
     "stranded": "connections that wait over 5 times the median",
     "slow_work": "turns of a loop a message, in the slow worker",
