@@ -8,7 +8,8 @@ packet handed on from one CPU to another, four are a structure that all share.
 
 A line has a name if it lies in a variable of the kernel. Most are in memory allocated on the way:
 they are called after the functions that write there (harness/objects.toml), or else by those
-functions' own names.
+functions' own names. What mostly the clock writes is apart, as ticks are where instructions are
+counted: per transaction it depends on the rate alone. So are registers of devices, no memory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import bisect
 import csv
 import io
 import json
+import math
 import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -188,6 +190,7 @@ class Object:
 
     label: str
     interface: bool
+    apart: bool
     functions: tuple[str, ...]
 
 
@@ -200,9 +203,8 @@ def objects() -> tuple[Object, ...]:
         row = table.table(name)
         functions = row.values.get("functions", [])
         row.read.add("functions")
-        made.append(
-            Object(row.text("label"), row.boolean("interface", False), tuple(map(str, functions)))
-        )
+        flags = row.boolean("interface", False), row.boolean("apart", False)
+        made.append(Object(row.text("label"), *flags, tuple(map(str, functions))))
         row.finish()
     return tuple(made)
 
@@ -210,6 +212,21 @@ def objects() -> tuple[Object, ...]:
 def matches(function: str, pattern: str) -> bool:
     """A function's name, or its beginning when the pattern ends with a star."""
     return function.startswith(pattern[:-1]) if pattern.endswith("*") else function == pattern
+
+
+def apart(functions: Mapping[str, int]) -> Object | None:
+    """The row of objects.toml that most of a line's changes fit and that is told apart, if any."""
+    total = sum(functions.values())
+    for one in objects():
+        if one.apart:
+            fits = sum(
+                count
+                for name, count in functions.items()
+                if any(matches(name, pattern) for pattern in one.functions)
+            )
+            if 2 * fits > total:
+                return one
+    return None
 
 
 def name_of(variable: str | None, functions: Mapping[str, int]) -> tuple[str, bool]:
@@ -221,6 +238,8 @@ def name_of(variable: str | None, functions: Mapping[str, int]) -> tuple[str, bo
     total = sum(functions.values())
     main = [name for name, count in functions.items() if count >= MINOR * total]
     for one in objects():
+        if one.apart:
+            continue
         if any(matches(name, pattern) for name in main for pattern in one.functions):
             return one.label, one.interface
     if variable is not None:
@@ -235,6 +254,7 @@ class Row:
 
     name: str
     interface: bool
+    apart: bool
     writers: int
     changes: int
     functions: Mapping[str, int]
@@ -250,8 +270,13 @@ def rows(window: Lines, symbols: Symbols) -> Iterator[Row]:
             if count:
                 name = "others" if low == OTHERS else symbols.function(low)
                 functions[name] = functions.get(name, 0) + count
+        changes = int(window.by_vcpu[i].sum())
+        other = apart(functions)
+        if other is not None:
+            yield Row(other.label, False, True, int(writers[i]), changes, functions)
+            continue
         name, interface = name_of(symbols.variable(int(window.address[i])), functions)
-        yield Row(name, interface, int(writers[i]), int(window.by_vcpu[i].sum()), functions)
+        yield Row(name, interface, False, int(writers[i]), changes, functions)
 
 
 def summary(window: Lines, symbols: Symbols, transactions: int) -> dict[str, Any]:
@@ -273,9 +298,10 @@ def summary(window: Lines, symbols: Symbols, transactions: int) -> dict[str, Any
 
 def _hottest(found: Sequence[Row], transactions: int) -> dict[str, Any]:
     """The one line that changes its writer most often."""
-    if not found:
+    shared = [row for row in found if not row.apart]
+    if not shared:
         return {"changes": 0.0, "name": "", "functions": {}}
-    row = max(found, key=lambda row: row.changes)
+    row = max(shared, key=lambda row: row.changes)
     main = sorted(row.functions.items(), key=lambda item: -item[1])[:6]
     return {
         "changes": row.changes / transactions,
@@ -285,7 +311,11 @@ def _hottest(found: Sequence[Row], transactions: int) -> dict[str, Any]:
 
 
 def _level(found: Sequence[Row], least: int, transactions: int) -> dict[str, Any]:
-    chosen = [row for row in found if row.writers >= least]
+    chosen = [row for row in found if row.writers >= least and not row.apart]
+    apart: dict[str, float] = {}
+    for row in found:
+        if row.writers >= least and row.apart:
+            apart[row.name] = apart.get(row.name, 0.0) + row.changes / transactions
     names: dict[str, dict[str, Any]] = {}
     functions: dict[str, float] = {}
     for row in chosen:
@@ -308,6 +338,7 @@ def _level(found: Sequence[Row], least: int, transactions: int) -> dict[str, Any
         "changes": sum(row.changes for row in chosen) / transactions,
         "interface": sum(row.changes for row in chosen if row.interface) / transactions,
         "lines": len(chosen),
+        "apart": {name: round(share, 4) for name, share in apart.items()},
         "names": dict(worst),
         "functions": {name: round(share, 4) for name, share in by_function},
     }
@@ -384,4 +415,5 @@ def metrics(found: Mapping[str, Any]) -> dict[str, float]:
     for level, one in found["levels"].items():
         made[f"contention_{level}"] = float(one["changes"])
         made[f"contention_interface_{level}"] = float(one["interface"])
+        made[f"contention_apart_{level}"] = math.fsum(one["apart"].values())
     return made

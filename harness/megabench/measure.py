@@ -65,6 +65,8 @@ UNITS = {
     "contention_4": "per transaction",
     "contention_interface_2": "per transaction",
     "contention_interface_4": "per transaction",
+    "contention_apart_2": "per transaction",
+    "contention_apart_4": "per transaction",
 }
 INSTRUCTIONS = tuple(name for name in UNITS if name.startswith("instructions"))
 # What the emulator's plugin counts beside instructions, by its name there. Its system calls are

@@ -27,6 +27,7 @@ ffffffff81001000 T inet_csk_accept
 ffffffff81002000 t mp_queue_post.cold
 ffffffff81003000 T _raw_spin_lock
 ffffffff81004000 T odd_function
+ffffffff81005000 T tick_do_update_jiffies64
 ffffffff82000000 D jiffies
 ffffffff82000100 b tcp_memory_allocated
 ffffffff82001000 B _end
@@ -182,11 +183,27 @@ def test_summary__what_found_no_room_spoils_it(symbols: Symbols) -> None:
 
 
 def test_name_of__the_first_object_that_fits() -> None:
-    for one in contention.objects():
+    shared = [one for one in contention.objects() if not one.apart]
+    for one in shared:
         assert one.functions
         for pattern in one.functions:
             name, _ = contention.name_of(None, {pattern.rstrip("*"): 10})
-            assert name in {row.label for row in contention.objects()}
+            assert name in {row.label for row in shared}
+
+
+def test_summary__what_the_clock_writes_is_apart(symbols: Symbols) -> None:
+    clock, other, four = 0x81005000, 0x81004000, [10, 10, 5, 5, 0, 0, 0, 0]
+    window = reading(
+        {FIRST: ({clock: 20, other: 10}, four), SECOND: ({clock: 10, other: 20}, four)}
+    )
+    found = contention.summary(window, symbols, 10)
+    level = found["levels"]["4"]
+    # The second is the clock's too, but not mostly.
+    assert (level["changes"], level["lines"]) == (3.0, 1)
+    assert list(level["apart"].values()) == [3.0]
+    assert contention.metrics(found)["contention_apart_4"] == 3.0
+    assert found["hottest"]["changes"] == 3.0
+    assert "odd_function" in found["hottest"]["functions"]
 
 
 def test_worst__of_the_first_trial_of_each_point(symbols: Symbols, tmp_path: Path) -> None:
