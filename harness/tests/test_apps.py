@@ -31,6 +31,22 @@ def test_server_argv__flags_of_the_system_then_of_the_cell() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("cell", "flags"),
+    [
+        ({"fin": "client-first"}, ""),
+        ({"fin": "server-first"}, " --messages 8"),
+        ({"fin": "with-data"}, " --fin-with-data --messages 8"),
+        ({"batch": 16}, " --batch 16"),
+        ({"slow_work": 500}, " --slow-work 500"),
+    ],
+)
+def test_server_argv__of_cells_that_vary_it(cell: dict[str, int | str], flags: str) -> None:
+    one = {**CELL, "system": "io_uring", **cell}
+    argv = " ".join(apps.server_argv("pingpong", one, "198.18.0.2", 9001, "/there"))
+    assert f"--size 64{flags} --address" in argv
+
+
 def test_load_argv__windows_and_snapshots() -> None:
     argv = apps.load_argv(
         "pingpong",
