@@ -16,7 +16,6 @@ import resource
 import shutil
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
@@ -25,76 +24,24 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from nginx_server import BIG, HUGE, SIZES, content
-
-Address = tuple[str, int]
-TIMEOUT_S = 120.0
-TLS, STREAM, PROXY_PROTOCOL, UDP, MAIL = 1, 2, 3, 7, 8  # ports behind the plain one
-
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends a reset
-
-
-def connect(address: Address, behind: int = 0) -> socket.socket:
-    return socket.create_connection((address[0], address[1] + behind), timeout=TIMEOUT_S)
-
-
-def read_all(sock: socket.socket) -> bytes:
-    """Up to the end of the connection, orderly or not."""
-    data = bytearray()
-    try:
-        while more := sock.recv(1 << 20):
-            data += more
-    except ConnectionResetError:
-        data += b"<reset>"
-    return bytes(data)
-
-
-def read_response(file: Any, method: str = "GET") -> tuple[str, dict[str, str], bytes]:
-    status = file.readline().decode().strip()
-    headers = {}
-    while line := file.readline().decode().strip():
-        name, value = line.split(": ", 1)
-        headers[name.lower()] = value
-    body = b""
-    if method == "HEAD" or " 304 " in status or " 100 " in status:
-        pass
-    elif headers.get("transfer-encoding") == "chunked":
-        while size := int(file.readline(), 16):
-            body += file.read(size)
-            file.readline()
-        file.readline()
-    elif "content-length" in headers:
-        body = file.read(int(headers["content-length"]))
-    else:
-        body = file.read()
-    return status, headers, body
-
-
-VOLATILE = ("date", "etag", "last-modified")
-
-
-def comparable(response: tuple[str, dict[str, str], bytes]) -> Any:
-    status, headers, body = response
-    kept = {name: value for name, value in headers.items() if name not in VOLATILE}
-    text = body if len(body) < 300 else (len(body), hashlib.sha256(body).hexdigest())
-    return status, kept, text
-
-
-def request(path: str, method: str = "GET", headers: str = "", body: bytes = b"") -> bytes:
-    length = f"Content-Length: {len(body)}\r\n" if body else ""
-    return f"{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}{length}\r\n".encode() + body
-
-
-def ask(sock: socket.socket, data: bytes, count: int = 1, method: str = "GET") -> list[Any]:
-    sock.sendall(data)
-    with sock.makefile("rb") as file:
-        return [comparable(read_response(file, method)) for _ in range(count)]
-
-
-def one(address: Address, data: bytes, behind: int = 0, method: str = "GET") -> Any:
-    with connect(address, behind) as sock:
-        return ask(sock, data, method=method)[0]
-
+import nginx_gateway
+from nginx_backends import content
+from nginx_http import (
+    TIMEOUT_S,
+    Address,
+    abandon,
+    ask,
+    at,
+    comparable,
+    connect,
+    one,
+    read_all,
+    read_response,
+    read_response_head,
+    request,
+    slow_connect,
+)
+from nginx_server import BIG, HUGE, SIZES
 
 # ---- Scenarios: each yields what the server answered ---------------------------
 
@@ -211,15 +158,6 @@ def websocket(address: Address) -> Iterator[Any]:
         yield "echoed"
 
 
-def read_response_head(file: Any) -> tuple[str, dict[str, str]]:
-    status = file.readline().decode().strip()
-    headers = {}
-    while line := file.readline().decode().strip():
-        name, value = line.split(": ", 1)
-        headers[name.lower()] = value
-    return status, headers
-
-
 def fastcgi(address: Address) -> Iterator[Any]:
     yield one(address, request("/fastcgi?size=10"))
     yield one(address, request("/fastcgi?size=100000"))
@@ -284,15 +222,6 @@ def timeouts(address: Address) -> Iterator[Any]:
         yield read_all(sock)
 
 
-def abandon(address: Address, data: bytes, reset: bool, wait: bool) -> None:
-    with connect(address) as sock:
-        sock.sendall(data)
-        if wait and data.endswith(b"\r\n\r\n") and b"sleep" not in data:
-            sock.recv(1000)
-        if reset:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-
-
 def resets(address: Address) -> Iterator[Any]:
     """At every stage of a request; the server lives on, and answers the next one."""
     stages = [
@@ -344,19 +273,19 @@ def tls_and_http2(address: Address) -> Iterator[Any]:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with context.wrap_socket(connect(address, TLS)) as sock:
+    with context.wrap_socket(connect(address, "tls")) as sock:
         for size in SIZES:
             yield ask(sock, request(f"/{size}"))
         yield ask(sock, request("/count", "POST", body=content(100_000)))
-    url = f"https://{address[0]}:{address[1] + TLS}/{SIZES[-1]}"
+    url = f"https://{address[0]}:{at(address, 'tls')[1]}/{SIZES[-1]}"
     argv = ["curl", "-sk", "--http2", "-w", "%{http_version} %{http_code}", url]
     done = subprocess.run(argv, capture_output=True, timeout=TIMEOUT_S, check=True)
     yield hashlib.sha256(done.stdout).hexdigest(), done.stdout[-6:]
-    yield one(address, request("/1"), TLS)[0]  # plain to the TLS port
+    yield one(address, request("/1"), "tls")[0]  # plain to the TLS port
 
 
 def streams(address: Address) -> Iterator[Any]:
-    with connect(address, STREAM) as sock:
+    with connect(address, "stream") as sock:
         for size in SIZES:
             yield ask(sock, request(f"/{size}"))
         yield ask(sock, request("/count", "POST", body=content(300_000)))
@@ -366,9 +295,9 @@ def streams(address: Address) -> Iterator[Any]:
 
 def proxy_protocol(address: Address) -> Iterator[Any]:
     head = b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n"
-    with connect(address, PROXY_PROTOCOL) as sock:
+    with connect(address, "proxied") as sock:
         yield ask(sock, head + request("/proxied"))
-    with connect(address, PROXY_PROTOCOL) as sock:
+    with connect(address, "proxied") as sock:
         sock.sendall(request("/proxied"))
         yield read_all(sock)
 
@@ -387,15 +316,6 @@ def ways_to_send(address: Address) -> Iterator[Any]:
     began = time.monotonic()
     yield one(address, request("/later/300000"))[2]
     assert time.monotonic() - began > 0.8
-
-
-def slow_connect(address: Address) -> socket.socket:
-    """A connection whose window is small."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-    sock.settimeout(TIMEOUT_S)
-    sock.connect(address)
-    return sock
 
 
 def slow_goodbye(address: Address) -> Iterator[Any]:
@@ -422,7 +342,7 @@ def datagrams(address: Address) -> Iterator[Any]:
     name = b"\x04self\x04test\0"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(TIMEOUT_S)
-        sock.connect((address[0], address[1] + UDP))
+        sock.connect(at(address, "udp"))
         for number in range(20):
             sock.send(bytes([0, number]) + b"\1\0\0\1\0\0\0\0\0\0" + name + b"\0\1\0\1")
             yield sock.recv(512)
@@ -430,7 +350,7 @@ def datagrams(address: Address) -> Iterator[Any]:
 
 def mail(address: Address) -> Iterator[Any]:
     for password in (b"wrong", b"right"):
-        with connect(address, MAIL) as sock, sock.makefile("rb") as file:
+        with connect(address, "mail") as sock, sock.makefile("rb") as file:
             # nginx's greeting names the process and the time
             yield file.readline()[:4]
             for line in (b"CAPA", b"USER somebody", b"PASS " + password, b"RETR 1", b"STAT"):
@@ -448,19 +368,19 @@ def mail(address: Address) -> Iterator[Any]:
 
 def programs(address: Address) -> Iterator[Any]:
     """Other people's clients, as far as they are installed."""
-    at = f"http://{address[0]}:{address[1]}"
+    url = f"http://{address[0]}:{address[1]}"
     clients = {
-        "curl": ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}\\n", f"{at}/1?[1-40]"],
-        "wrk": ["wrk", "-t1", "-c20", "-d2s", f"{at}/4096"],
-        "ab": ["ab", "-q", "-n400", "-c20", f"{at}/4096"],
-        "ab -k": ["ab", "-q", "-k", "-n400", "-c20", f"{at}/70000"],
-        "h2load": ["h2load", "-n400", "-c20", "--h1", f"{at}/4096"],
+        "curl": ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}\\n", f"{url}/1?[1-40]"],
+        "wrk": ["wrk", "-t1", "-c20", "-d2s", f"{url}/4096"],
+        "ab": ["ab", "-q", "-n400", "-c20", f"{url}/4096"],
+        "ab -k": ["ab", "-q", "-k", "-n400", "-c20", f"{url}/70000"],
+        "h2load": ["h2load", "-n400", "-c20", "--h1", f"{url}/4096"],
         "h2load h2": [
             "h2load",
             "-n400",
             "-c5",
             "-m10",
-            f"https://{address[0]}:{address[1] + TLS}/1",
+            f"https://{address[0]}:{at(address, 'tls')[1]}/1",
         ],
     }
     bad = r"(?:Failed requests|Non-2xx responses): +[1-9]|Socket errors|[^0-9][1-9]\d* failed"
@@ -490,6 +410,23 @@ def huge_download(address: Address) -> Iterator[Any]:
                 time.sleep(3)
                 assert one(address, request("/1"))[0] == "HTTP/1.1 200 OK"
         yield left, stops
+
+
+def patient_reader(address: Address) -> Iterator[Any]:
+    """The server has said all; the client takes more than a minute to read it."""
+    size = 2 * 131_072
+    headers = f"Range: bytes=0-{size - 1}\r\nConnection: close\r\n"
+    with slow_connect(at(address, "second")) as sock:  # whose send buffer is small
+        sock.sendall(request("/300000", headers=headers))
+        with sock.makefile("rb", buffering=1024) as file:
+            yield read_response_head(file)[0]
+            body = file.read(100_000)
+            end = time.monotonic() + 75
+            while time.monotonic() < end:
+                body += file.read(400)
+                time.sleep(0.5)
+            body += file.read()
+    yield len(body), body == content(size)
 
 
 def exhausted(address: Address, connections: int) -> Iterator[Any]:
@@ -627,7 +564,7 @@ def load(address: Address, seconds: float) -> int:
     for thread in threads:
         thread.join()
     print(counts)
-    return counts["failed"]
+    return counts["failed"] + (not counts["answered"])
 
 
 SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
@@ -659,6 +596,7 @@ SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
     mail,
     programs,
     many_at_once,
+    *nginx_gateway.SCENARIOS,
     status,
 ]
 
@@ -694,8 +632,8 @@ def main() -> int:
     parser.add_argument("--queued", type=int, metavar="N", help="N connections wait for the first")
     parser.add_argument("--exhausted", type=int, metavar="N", help="they have N connections")
     parser.add_argument("--idle", type=int, default=100, help="idle keep-alive connections")
-    parser.add_argument("--huge", action="store_true", help="a download of 1 GiB too")
-    parser.add_argument("--only", help="one scenario")
+    parser.add_argument("--long", action="store_true", help="1 GiB, and a very slow client, too")
+    parser.add_argument("--only", action="append", help="one scenario")
     args = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -709,14 +647,14 @@ def main() -> int:
 
     scenarios = {scenario.__name__: scenario for scenario in SCENARIOS}
     scenarios["idle"] = lambda address: idle(address, args.idle)
-    if args.huge:
-        scenarios["huge_download"] = huge_download
+    if args.long:
+        scenarios |= {"huge_download": huge_download, "patient_reader": patient_reader}
     scenarios["settled"] = settled
     if args.exhausted:
         scenarios = {"exhausted": lambda address: exhausted(address, args.exhausted)}
     failed = 0
     for name, scenario in scenarios.items():
-        if args.only not in (None, name):
+        if args.only and name not in args.only:
             continue
         began = time.monotonic()
         answers = [outcome(scenario, address) for address in addresses]

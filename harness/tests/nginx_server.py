@@ -1,32 +1,39 @@
 # SPDX-License-Identifier: MIT
-"""An nginx with everything that nginx_client.py asks for, and the backends behind it.
+"""An nginx with everything that nginx_client.py asks for; behind it, nginx_backends.py.
 
-    python nginx_server.py PROGRAM FOLDER PORT [EVENTS [CONNECTIONS]]
+    python nginx_server.py [--main TEXT] [--events TEXT] [--connections N] PROGRAM FOLDER PORT
 
-Writes the configuration, the files and a certificate into FOLDER and runs PROGRAM there, as a
-daemon, until its pid file is gone; EVENTS is text for the block of that name. CONNECTIONS is how
-many a worker may have; few of them means one worker. Standard library only: it runs where nginx
-does.
+Writes the configuration, the files and a certificate into FOLDER and runs PROGRAM there until its
+pid file is gone; the texts go into the configuration. N is how many connections a worker may have;
+few of them means one worker. Standard library only: it runs where nginx does.
 """
 
-import hashlib
+import argparse
+import gzip
 import os
-import re
 import signal
-import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
+
+import nginx_backends
+from nginx_backends import TEXT, content
 
 SIZES = (1, 100, 4096, 70_000, 300_000)
 BIG = 6_000_000
 HUGE = 1 << 30  # a file with nothing in it
 CONNECTIONS = 12_000
+# Behind the first port, in this order
+PORT_NAMES = (
+    *("port", "tls", "stream", "proxied", "backend", "fastcgi", "dns", "udp", "mail"),
+    *("behind_pop3", "second", "own", "h2c", "all_tls", "scgi", "uwsgi", "memcached", "syslog"),
+    *("imap", "behind_imap", "smtp", "behind_smtp", "pop3s", "preread", "stream_tls", "announce"),
+    *("announced", "half", "answer_at_end", "either", "paced", "returned", "many", "many_end"),
+)
 
 CONFIG = """\
+{main}
 worker_processes {workers};
 worker_rlimit_nofile 20000;
 user root;
@@ -54,12 +61,32 @@ http {{
     keepalive_timeout 4s;
     keepalive_requests 100000;
     limit_req_zone $uri zone=rate:1m rate=1r/m;
+    limit_req_zone $uri zone=delayed:1m rate=10r/s;
     limit_conn_zone $binary_remote_addr zone=alone:1m;
     resolver 127.0.0.1:{dns};
+
+    proxy_cache_path cache keys_zone=kept:1m;
+    log_format short "$request $status $body_bytes_sent $request_length $connection_requests "
+                     "$pipe $upstream_status";
 
     upstream self {{
         server 127.0.0.1:{port};
         keepalive 8;
+    }}
+
+    upstream either {{
+        server 127.0.0.1:9 max_fails=0;
+        server 127.0.0.1:{backend};
+    }}
+
+    upstream secure {{
+        server 127.0.0.1:{tls};
+        keepalive 2;
+    }}
+
+    upstream remembered {{
+        server 127.0.0.1:{memcached};
+        keepalive 2;
     }}
 
     server {{
@@ -80,7 +107,8 @@ http {{
         location = /text {{ gzip on; gzip_types *; }}
         location = /discard {{ return 200 "discarded"; }}
         location /dav/ {{ dav_methods PUT DELETE; create_full_put_path on; }}
-        location /rate {{ limit_req zone=rate; return 200; }}
+        location /rate {{ limit_req zone=rate; try_files /1 =404; }}
+        location /delayed {{ limit_req zone=delayed burst=10; try_files /1 =404; }}
         location /slow/ {{ alias www/; limit_rate 40k; try_files /100000 =404; }}
         location /alone/ {{ alias www/; limit_conn alone 1; limit_rate 1k; }}
         location /threads/ {{ alias www/; aio threads; sendfile off; }}
@@ -133,6 +161,133 @@ http {{
             fastcgi_param QUERY_STRING $query_string;
         }}
         location /status {{ stub_status; }}
+
+        location /gate/ {{
+            proxy_pass http://127.0.0.1:{backend}/;
+            proxy_http_version 1.1;
+            proxy_read_timeout 2s;
+        }}
+        location /whole/ {{ proxy_pass http://127.0.0.1:{backend}/; client_body_in_file_only on; }}
+        location /direct-gate/ {{
+            proxy_pass http://127.0.0.1:{backend}/;
+            proxy_http_version 1.1;
+            proxy_buffering off;
+        }}
+        location /cache/ {{
+            proxy_pass http://127.0.0.1:{backend}/;
+            proxy_cache kept;
+            proxy_cache_valid 200 4s;
+            proxy_cache_use_stale updating error;
+            proxy_cache_background_update on;
+            proxy_cache_lock on;
+            add_header X-Cache $upstream_cache_status;
+        }}
+        location /cached-files/ {{
+            proxy_pass http://self/;
+            proxy_cache kept;
+            proxy_cache_valid 200 1h;
+            add_header X-Cache $upstream_cache_status;
+        }}
+        location /internal/ {{ internal; alias www/; }}
+        location /mirrored/ {{
+            mirror /mirror;
+            proxy_pass http://127.0.0.1:{backend}/counter/;
+        }}
+        location = /mirror {{
+            internal;
+            proxy_pass http://127.0.0.1:{backend}/counter/mirror;
+        }}
+        location /guarded/ {{ set $verdict $arg_status; auth_request /guard; alias www/; }}
+        location = /guard {{
+            internal;
+            proxy_pass http://127.0.0.1:{backend}/status/$verdict;
+        }}
+        location = /replaced {{
+            proxy_pass http://self/text;
+            sub_filter same other;
+            sub_filter_once off;
+            sub_filter_types *;
+        }}
+        location = /gunzipped {{ proxy_pass http://127.0.0.1:{backend}/gzipped; gunzip on; }}
+        location /static/ {{ alias www/; gzip_static on; }}
+        location /added/ {{
+            alias www/;
+            add_before_body /1;
+            add_after_body /100;
+            addition_types *;
+        }}
+        location /either/ {{ proxy_pass http://either/; }}
+        location /bound/ {{ proxy_pass http://127.0.0.1:{backend}/; proxy_bind 127.0.0.2; }}
+        location /https/ {{
+            proxy_pass https://secure/;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }}
+        location /grpc/ {{
+            rewrite ^/grpc(/.*)$ $1 break;
+            grpc_pass grpc://127.0.0.1:{h2c};
+        }}
+        location /scgi {{ include scgi_params; scgi_pass 127.0.0.1:{scgi}; }}
+        location /uwsgi {{ include uwsgi_params; uwsgi_pass 127.0.0.1:{uwsgi}; }}
+        location /memcached/ {{ set $memcached_key $uri; memcached_pass remembered; }}
+        location /bytcp/ {{
+            rewrite ^/bytcp(/.*)$ $1 break;
+            set $name "tcp.test";
+            proxy_pass http://$name:{port};
+        }}
+        location /limited/ {{
+            proxy_pass http://127.0.0.1:{port}/;
+            proxy_buffering on;
+            proxy_limit_rate 200k;
+        }}
+        location /three/ {{ alias www/; keepalive_requests 3; }}
+        location /unread/ {{ alias www/; send_timeout 1s; reset_timedout_connection on; }}
+        location /unread-copied/ {{
+            alias www/;
+            send_timeout 1s;
+            reset_timedout_connection on;
+            sendfile off;
+        }}
+        location = /nothing {{ return 444; }}
+        location = /small {{
+            client_max_body_size 10;
+            proxy_pass http://127.0.0.1:{backend}/count;
+        }}
+        location /fallback/ {{
+            error_page 404 500 = @fallback;
+            proxy_intercept_errors on;
+            proxy_pass http://127.0.0.1:{backend}/;
+        }}
+        location @fallback {{ return 200 "fallen back"; }}
+        location /noted/ {{
+            access_log syslog:server=127.0.0.1:{syslog},nohostname short;
+            proxy_pass http://127.0.0.1:{backend}/;
+        }}
+        location /noted-files/ {{
+            access_log syslog:server=127.0.0.1:{syslog},nohostname short;
+            alias www/;
+        }}
+    }}
+
+    server {{
+        listen {h2c} http2;
+        root www;
+    }}
+
+    server {{
+        listen {all_tls};
+        ssl on;
+        ssl_certificate certificate;
+        ssl_certificate_key key;
+        ssl_session_cache shared:tls:1m;
+        root www;
+        location = /reused {{ return 200 "$ssl_session_reused $remote_addr"; }}
+    }}
+
+    server {{
+        listen 0.0.0.0:{many}-{many_end};
+        listen 127.0.0.1:{many};
+        location / {{ return 200 "$server_port"; }}
     }}
 
     server {{
@@ -150,13 +305,77 @@ http {{
 mail {{
     auth_http 127.0.0.1:{backend}/mail;
     proxy_pass_error_message on;
+    smtp_auth none;
+    xclient off;
     server {{
         listen {mail};
         protocol pop3;
     }}
+    server {{
+        listen {imap};
+        protocol imap;
+    }}
+    server {{
+        listen {smtp};
+        protocol smtp;
+    }}
+    server {{
+        listen {pop3s} ssl;
+        protocol pop3;
+        ssl_certificate certificate;
+        ssl_certificate_key key;
+    }}
 }}
 
 stream {{
+    map $ssl_preread_server_name $chosen {{
+        one.test 127.0.0.1:{tls};
+        default 127.0.0.1:{port};
+    }}
+    upstream either {{
+        server 127.0.0.1:9 max_fails=0;
+        server 127.0.0.1:{port};
+    }}
+    server {{
+        listen {preread};
+        ssl_preread on;
+        preread_timeout 1s;
+        proxy_pass $chosen;
+    }}
+    server {{
+        listen {stream_tls} ssl;
+        ssl_certificate certificate;
+        ssl_certificate_key key;
+        proxy_pass 127.0.0.1:{port};
+    }}
+    server {{
+        listen {announce};
+        proxy_protocol on;
+        proxy_pass 127.0.0.1:{proxied};
+    }}
+    server {{
+        listen {announced} proxy_protocol;
+        proxy_pass 127.0.0.1:{port};
+    }}
+    server {{
+        listen {half};
+        proxy_half_close on;
+        proxy_pass 127.0.0.1:{answer_at_end};
+    }}
+    server {{
+        listen {either};
+        proxy_pass either;
+    }}
+    server {{
+        listen {paced};
+        proxy_upload_rate 200k;
+        proxy_download_rate 200k;
+        proxy_pass 127.0.0.1:{port};
+    }}
+    server {{
+        listen {returned};
+        return "$remote_addr $server_port $protocol";
+    }}
     server {{
         listen {stream};
         proxy_pass 127.0.0.1:{port};
@@ -170,127 +389,7 @@ stream {{
 """
 
 
-def content(size: int) -> bytes:
-    """Bytes that tell when some are missing, repeated or swapped."""
-    unit = b"".join(struct.pack(">I", i * 2654435761 % 2**32) for i in range(1024))
-    return (unit * (size // len(unit) + 1))[:size]
-
-
-def read_head(file: object) -> tuple[str, dict[str, str]]:
-    first = file.readline().decode()
-    headers = {}
-    while line := file.readline().decode().strip():
-        name, value = line.split(": ", 1)
-        headers[name.lower()] = value
-    return first, headers
-
-
-def read_body(file: object, headers: dict[str, str]) -> bytes:
-    if headers.get("transfer-encoding") != "chunked":
-        return file.read(int(headers.get("content-length", 0)))
-    body = b""
-    while size := int(file.readline() or "0", 16):
-        body += file.read(size)
-        file.readline()
-    return body
-
-
-class Backend:
-    """Counts bodies, echoes what is upgraded, sleeps until the client goes away."""
-
-    aborted = 0
-    www = Path()
-    mail_port = 0
-
-    def serve(self, sock: socket.socket) -> None:
-        file = sock.makefile("rb")
-        first, headers = read_head(file)
-        if " /upgrade" in first:
-            sock.sendall(b"HTTP/1.1 101 Switching\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n")
-            while data := file.read1(65536):
-                sock.sendall(data)
-            return
-        if " /sleep" in first:
-            sock.settimeout(60)
-            if not file.read1(1):
-                Backend.aborted += 1
-            return
-        if " /mail" in first:
-            allowed = headers.get("auth-pass") == "right"
-            status = "OK" if allowed else "Invalid login or password"
-            head = f"HTTP/1.0 200 OK\r\nAuth-Status: {status}\r\nAuth-Server: 127.0.0.1\r\n"
-            sock.sendall(f"{head}Auth-Port: {self.mail_port}\r\n\r\n".encode())
-            return
-        if " /truncate" in first:
-            os.truncate(self.www / "shrinking", 0)
-            text = "done"
-        elif " /aborted" in first:
-            text = str(Backend.aborted)
-        else:
-            body = read_body(file, headers)
-            text = f"{len(body)} {hashlib.sha256(body).hexdigest()}"
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
-        sock.sendall((head + text).encode())
-
-
-def mailbox(sock: socket.socket) -> None:
-    """POP3 for whoever has been let in; RETR gives a long message."""
-    file = sock.makefile("rb")
-    sock.sendall(b"+OK ready\r\n")
-    while line := file.readline():
-        if line.startswith(b"RETR"):
-            sock.sendall(b"+OK\r\n" + b"a line of a message\r\n" * 20_000 + b".\r\n")
-        else:
-            sock.sendall(b"+OK " + line)
-
-
-def fastcgi(sock: socket.socket) -> None:
-    size = 0
-    while True:
-        head = sock.recv(8, socket.MSG_WAITALL)
-        _, kind, _, length, padding, _ = struct.unpack(">BBHHBB", head)
-        body = sock.recv(length + padding, socket.MSG_WAITALL) if length + padding else b""
-        if found := re.search(rb"size=(\d+)", body):
-            size = int(found[1])
-        if kind == 5 and not length:
-            break
-    out = b"Content-Type: text/plain\r\n\r\n" + content(size)
-    for at in range(0, len(out), 60_000):
-        part = out[at : at + 60_000]
-        sock.sendall(struct.pack(">BBHHBB", 1, 6, 1, len(part), 0, 0) + part)
-    sock.sendall(struct.pack(">BBHHBB", 1, 3, 1, 8, 0, 0) + bytes(8))
-
-
-def name_server(sock: socket.socket) -> None:
-    """Every name is this machine; there are no IPv6 addresses."""
-    while True:
-        query, peer = sock.recvfrom(512)
-        end = query.index(b"\0", 12) + 5
-        is_a = query[end - 4 : end - 2] == b"\0\1"
-        head = query[:2] + b"\x81\x80\0\1" + (b"\0\1" if is_a else b"\0\0") + b"\0\0\0\0"
-        answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x7f\0\0\1" if is_a else b""
-        sock.sendto(head + query[12:end] + answer, peer)
-
-
-def listen(port: int, serve: object) -> None:
-    server = socket.create_server(("127.0.0.1", port), backlog=512)
-
-    def one(sock: socket.socket) -> None:
-        try:
-            with sock:
-                serve(sock)
-        except (OSError, ValueError):
-            pass  # the client went away, as some tests do
-
-    def accept() -> None:
-        while True:
-            sock, _ = server.accept()
-            threading.Thread(target=one, args=(sock,), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-
-
-def prepare(folder: Path, port: int, events: str, connections: int) -> dict[str, int]:
+def prepare(folder: Path, args: argparse.Namespace) -> dict[str, int]:
     www = folder / "www"
     www.mkdir(parents=True, exist_ok=True)
     for size in (*SIZES, 100_000):
@@ -300,50 +399,54 @@ def prepare(folder: Path, port: int, events: str, connections: int) -> dict[str,
     with (www / "huge").open("wb") as file:
         file.truncate(HUGE)
     (www / "page").write_text(
-        '<!--# include virtual="/70000" -->and<!--# include virtual="/1" -->.'
+        '<!--# include virtual="/70000" -->and<!--# include virtual="/gate/slowly" -->.'
     )
-    (www / "text").write_text("the same words again\n" * 5000)
+    (www / "text").write_bytes(TEXT)
+    (www / "packed").write_bytes(TEXT)
+    (www / "packed.gz").write_bytes(gzip.compress(TEXT, mtime=0))
+    for protocol in ("scgi", "uwsgi"):
+        fields = "REQUEST_METHOD $request_method", "CONTENT_LENGTH $content_length"
+        lines = [f"{protocol}_param {field};\n" for field in fields]
+        (folder / f"{protocol}_params").write_text("".join(lines))
     argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x"]
     argv += ["-days", "2", "-keyout", str(folder / "key"), "-out", str(folder / "certificate")]
     subprocess.run(argv, check=True, capture_output=True, timeout=300)
-    names = ("port", "tls", "stream", "proxied", "backend", "fastcgi", "dns", "udp", "mail")
-    names += ("mailbox", "second", "own")
-    ports = {name: port + i for i, name in enumerate(names)}
+    ports = {name: args.port + i for i, name in enumerate(PORT_NAMES)}
     text = CONFIG.format(
         folder=folder,
-        events=events,
-        connections=connections,
-        workers=1 if connections < CONNECTIONS else 2,
+        main=args.main,
+        events=args.events,
+        connections=args.connections,
+        workers=1 if args.connections < CONNECTIONS else 2,
         **ports,
     )
     (folder / "conf").write_text(text)
-    Backend.www = www
-    Backend.mail_port = ports["mailbox"]
     return ports
 
 
 def main() -> int:
-    program, folder, port = sys.argv[1], Path(sys.argv[2]).resolve(), int(sys.argv[3])
-    events = sys.argv[4] if len(sys.argv) > 4 else ""
-    connections = int(sys.argv[5]) if len(sys.argv) > 5 else CONNECTIONS
-    ports = prepare(folder, port, events, connections)
-    listen(ports["mailbox"], mailbox)
-    listen(ports["backend"], Backend().serve)
-    listen(ports["fastcgi"], fastcgi)
-    dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    dns.bind(("127.0.0.1", ports["dns"]))
-    threading.Thread(target=name_server, args=(dns,), daemon=True).start()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("program")
+    parser.add_argument("folder", type=lambda text: Path(text).resolve())
+    parser.add_argument("port", type=int)
+    parser.add_argument("--main", default="")
+    parser.add_argument("--events", default="")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    args = parser.parse_args()
+    folder = args.folder
+    ports = prepare(folder, args)
+    nginx_backends.start(folder / "www", ports)
 
-    argv = [program, "-p", str(folder), "-c", "conf", "-e", "error.log"]
-    subprocess.run(argv, check=True, timeout=300)
+    argv = [args.program, "-p", str(folder), "-c", "conf", "-e", "error.log"]
+    nginx = subprocess.Popen(argv)  # which becomes a daemon, unless args.main says otherwise
     pid, old_pid = folder / "nginx.pid", folder / "nginx.pid.oldbin"
     signal.signal(signal.SIGTERM, lambda *_: os.kill(int(pid.read_text()), signal.SIGTERM))
-    deadline = time.monotonic() + 60  # the daemon writes it after it has gone on by itself
-    while not pid.exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60  # a daemon writes it after it has gone on by itself
+    while not pid.exists() and not nginx.poll() and time.monotonic() < deadline:
         time.sleep(0.05)
     while pid.exists() or old_pid.exists():
         time.sleep(0.05)
-    return 0
+    return nginx.wait(60)
 
 
 if __name__ == "__main__":

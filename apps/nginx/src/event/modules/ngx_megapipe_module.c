@@ -45,7 +45,11 @@
 #define NGX_MEGAPIPE_SPARE       256
 #define NGX_MEGAPIPE_SPARE_WRITE 64
 
-/* as long as the kernel would keep a closed socket whose peer does not read */
+/*
+ * about as long as the kernel keeps a closed socket whose peer does not read;
+ * what the peer has read by then is first looked at after the short time
+ */
+#define NGX_MEGAPIPE_CLOSE_LOOK     5000
 #define NGX_MEGAPIPE_CLOSE_TIMEOUT  60000
 
 
@@ -113,7 +117,18 @@ typedef struct {
     size_t                file_size;
 
     ngx_event_t           timer;       /* closing */
+    uint64_t              acked;       /* by the peer, when it was set */
 } ngx_megapipe_conn_t;
+
+
+/* TCP_INFO, as far as it is wanted: the C library's structure ends before */
+
+typedef struct {
+    struct tcp_info       info;
+    uint64_t              pacing_rate;
+    uint64_t              max_pacing_rate;
+    uint64_t              bytes_acked;
+} ngx_megapipe_tcp_info_t;
 
 
 /* a file that commands name, and whether nginx has closed it meanwhile */
@@ -152,6 +167,7 @@ static ngx_chain_t *ngx_megapipe_send_chain(ngx_connection_t *c,
     ngx_chain_t *in, off_t limit);
 
 static void ngx_megapipe_notify_init(ngx_log_t *log);
+static void ngx_megapipe_arm_all(void);
 static void ngx_megapipe_close_later(ngx_event_t *ev);
 static void ngx_megapipe_exit(ngx_cycle_t *cycle);
 
@@ -433,7 +449,16 @@ ngx_megapipe_exit(ngx_cycle_t *cycle)
 {
     struct mp_stats  stats;
 
-    if (channel == NULL || mp_stats(channel, &stats) != 0) {
+    if (channel == NULL) {
+        return;
+    }
+
+    /* a worker that is terminated still sends what it has said to be sent */
+
+    ngx_megapipe_arm_all();
+    (void) mp_flush(channel);
+
+    if (mp_stats(channel, &stats) != 0) {
         return;
     }
 
@@ -1100,7 +1125,8 @@ ngx_megapipe_del_connection(ngx_connection_t *c, ngx_uint_t flags)
     mc->timer.handler = ngx_megapipe_close_later;
     mc->timer.data = mc;
     mc->timer.log = ngx_cycle->log;
-    ngx_add_timer(&mc->timer, NGX_MEGAPIPE_CLOSE_TIMEOUT);
+    mc->acked = (uint64_t) -1;
+    ngx_add_timer(&mc->timer, NGX_MEGAPIPE_CLOSE_LOOK);
 
     ngx_megapipe_changed(mc);
 
@@ -1108,10 +1134,29 @@ ngx_megapipe_del_connection(ngx_connection_t *c, ngx_uint_t flags)
 }
 
 
+/* as the kernel does: who reads slowly gets it all, who does not read nothing */
+
 static void
 ngx_megapipe_close_later(ngx_event_t *ev)
 {
-    ngx_megapipe_close(ev->data);
+    socklen_t                 len;
+    ngx_megapipe_conn_t      *mc;
+    ngx_megapipe_tcp_info_t   ti;
+
+    mc = ev->data;
+
+    ngx_memzero(&ti, sizeof(ngx_megapipe_tcp_info_t));
+    len = sizeof(ngx_megapipe_tcp_info_t);
+
+    (void) mp_getsockopt(mc->handle, IPPROTO_TCP, TCP_INFO, &ti, &len);
+
+    if (ti.bytes_acked == mc->acked) {
+        ngx_megapipe_close(mc);
+        return;
+    }
+
+    mc->acked = ti.bytes_acked;
+    ngx_add_timer(ev, NGX_MEGAPIPE_CLOSE_TIMEOUT);
 }
 
 
@@ -1220,7 +1265,13 @@ ngx_megapipe_arm_poll(ngx_megapipe_conn_t *mc)
 
     events = 0;
 
-    /* POLL looks at the state, and an end that was read remains one */
+    /*
+     * POLL looks at the state, and an end that was read remains one;
+     * an event that is not polled for must be added again when it is not ready
+     */
+
+    rev->active = 0;
+    wev->active = 0;
 
     if (mc->want_read && !rev->eof && !rev->error) {
 
@@ -1282,6 +1333,24 @@ ngx_megapipe_arm(ngx_megapipe_conn_t *mc)
     }
 
     ngx_megapipe_arm_write(mc);
+}
+
+
+static void
+ngx_megapipe_arm_all(void)
+{
+    ngx_queue_t          *q;
+    ngx_megapipe_conn_t  *mc;
+
+    while (!ngx_queue_empty(&changed_queue)) {
+        q = ngx_queue_head(&changed_queue);
+        ngx_queue_remove(q);
+
+        mc = ngx_queue_data(q, ngx_megapipe_conn_t, queue);
+        mc->changed = 0;
+
+        ngx_megapipe_arm(mc);
+    }
 }
 
 
@@ -1611,17 +1680,8 @@ ngx_megapipe_process_events(ngx_cycle_t *cycle, ngx_msec_t timer,
     int                   n, i;
     ngx_uint_t            heard, level;
     ngx_queue_t          *q, limbo;
-    ngx_megapipe_conn_t  *mc;
 
-    while (!ngx_queue_empty(&changed_queue)) {
-        q = ngx_queue_head(&changed_queue);
-        ngx_queue_remove(q);
-
-        mc = ngx_queue_data(q, ngx_megapipe_conn_t, queue);
-        mc->changed = 0;
-
-        ngx_megapipe_arm(mc);
-    }
+    ngx_megapipe_arm_all();
 
     if (nheld || !ngx_queue_empty(&ngx_posted_events)) {
         timer = 0;
