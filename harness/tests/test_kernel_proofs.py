@@ -122,7 +122,7 @@ def runs(patched: list[int], untouched: list[int]) -> peers.Runs:
     """Outcomes by exit status."""
     found = peers.Runs()
     for kernel_name, statuses in zip(peers.KERNELS, (patched, untouched), strict=True):
-        found.outcomes[kernel_name] += [peers.Outcome(status, ()) for status in statuses]
+        found.outcomes[kernel_name] += [peers.Outcome(status, {}) for status in statuses]
     return found
 
 
@@ -131,19 +131,44 @@ def runs(patched: list[int], untouched: list[int]) -> peers.Runs:
     [
         ([0], [0], "same"),
         ([1], [1], "same"),
-        ([1, 1, 1, 1], [0, 0, 0, 0], "differs"),
+        ([1, 1, 1, 1], [0, 0, 0, 0], "differs: exit status"),
         ([1, 0, 0, 0], [0, 1, 0, 0], "varies on both"),
+        ([0, 0, 0, 0], [0, 1, 0, 0], "varies on both"),
         # Only with the patch does it ever fail.
-        ([0, 1, 0, 0], [1, 1, 1, 1], "differs"),
-        ([1, 0, 0, 0], [0, 0, 0, 0], "differs"),
+        ([0, 1, 0, 0], [1, 1, 1, 1], "differs: exit status"),
+        ([1, 0, 0, 0], [0, 0, 0, 0], "differs: exit status"),
+        ([peers.NOT_RUN], [0], "differs: exit status"),
     ],
 )
 def test_verdict(patched: list[int], untouched: list[int], verdict: str) -> None:
     assert runs(patched, untouched).verdict() == verdict
 
 
+def said(*logs: str) -> list[peers.Outcome]:
+    return [peers.Outcome(int("not ok" in log), peers.cases_of(log)) for log in logs]
+
+
+def test_verdict__case_by_case() -> None:
+    found = peers.Runs()
+    # The first fails now and then on either kernel, never in the same runs.
+    found.outcomes["patched"] += said("ok 1 a\nok 2 b\n", "not ok 1 a\nok 2 b\n")
+    found.outcomes["untouched"] += said("not ok 1 a\nok 2 b\n", "ok 1 a\nok 2 b\n")
+    assert found.verdict() == "varies on both"
+    # The second fails on one of them only.
+    found.outcomes["patched"] += said("ok 1 a\nnot ok 2 b\n")
+    assert found.verdict() == "differs: b"
+    # The third does not come on the other.
+    found.outcomes["untouched"] = said("ok 1 a\nok 2 b\nok 3 c\n")
+    assert found.differing() == ["a", "b", "c"]
+
+
 def test_cases__without_what_changes_from_run_to_run() -> None:
     log = "TAP version 13\n# noise\nok 1 took 0.31 s\nnot ok 2 at 0xffff8\n# ok 3 nested # SKIP\n"
-    assert peers.cases_of(log) == ("ok 1 took N s", "not ok 2 at N", "ok 3 nested # SKIP")
-    outcome = peers.Outcome(1, peers.cases_of(log))
-    assert str(outcome) == "fail (1): 1 ok, 1 not ok, 1 skipped"
+    cases = {"took N s": "ok", "at N": "not ok", "nested # SKIP": "ok"}
+    assert peers.cases_of(log) == cases
+    assert str(peers.Outcome(1, cases)) == "fail (1): 1 ok, 1 not ok, 1 skipped"
+    # Two programs of one script, two threads of one program, and packets that came again
+    assert peers.cases_of("ok 1 a\nnot ok 1 a\n") == {"a": "ok", "a'": "not ok"}
+    packets = "ok 7 wrong key: counter Bad increased 1 => 2\nok 8 events: 7 bad[1]\n"
+    more = "ok 7 events: 7 bad[2]\nok 8 wrong key: counter Bad increased 1 => 3\n"
+    assert peers.cases_of(packets) == peers.cases_of(more)

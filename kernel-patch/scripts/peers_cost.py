@@ -59,6 +59,7 @@ def testbed(kernel: str, config: str, folder: Path, cores: int) -> Testbed:
         'kernel = "vm" ': f'kernel = "{config}" ',
         'accel = "auto"': 'accel = "tcg"',
         "cores = 8": f"cores = {cores}",
+        "boot_timeout_s = 180": "boot_timeout_s = 900",
     }
     for old, new in changes.items():
         if old not in text:
@@ -121,7 +122,7 @@ def measure(
                 port = apps.port_of(number)
                 argv = [f"{BIN}/pingpong-server", "--api", system, "--port", str(port)]
                 log = logs / f"{kernel}-{system}.log"
-                stack.enter_context(apps.Program(bed.server, argv, log)).wait_for("ready", 60)
+                stack.enter_context(apps.Program(bed.server, argv, log)).wait_for("ready", RUN_S)
                 ports[system] = port
         for repeat in range(-1, repeats):
             for system in systems:
