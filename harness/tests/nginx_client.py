@@ -21,7 +21,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import nginx_gateway
@@ -452,6 +454,7 @@ def exhausted(address: Address, connections: int) -> Iterator[Any]:
 
 def status(address: Address) -> Iterator[Any]:
     """Connections in all states, as the server counts them."""
+    yield from settled(address)
     with ExitStack() as stack:
         new, kept, half, asking = (stack.enter_context(connect(address)) for _ in range(4))
         yield ask(kept, request("/1"))[0][0]
@@ -657,7 +660,8 @@ def main() -> int:
         if args.only and name not in args.only:
             continue
         began = time.monotonic()
-        answers = [outcome(scenario, address) for address in addresses]
+        with ThreadPoolExecutor(len(addresses)) as pool:  # both at the same time
+            answers = list(pool.map(partial(outcome, scenario), addresses))
         wrong = difference(*answers, ports=[port for _, port in addresses])
         failed += bool(wrong)
         spent = time.monotonic() - began

@@ -11,6 +11,7 @@ few of them means one worker. Standard library only: it runs where nginx does.
 import argparse
 import gzip
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -391,7 +392,8 @@ stream {{
 
 def prepare(folder: Path, args: argparse.Namespace) -> dict[str, int]:
     www = folder / "www"
-    www.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    www.mkdir(parents=True)
     for size in (*SIZES, 100_000):
         (www / str(size)).write_bytes(content(size))
     (www / "big").write_bytes(content(BIG))
@@ -408,7 +410,8 @@ def prepare(folder: Path, args: argparse.Namespace) -> dict[str, int]:
         fields = "REQUEST_METHOD $request_method", "CONTENT_LENGTH $content_length"
         lines = [f"{protocol}_param {field};\n" for field in fields]
         (folder / f"{protocol}_params").write_text("".join(lines))
-    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x"]
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    argv += ["-nodes", "-subj", "/CN=x"]
     argv += ["-days", "2", "-keyout", str(folder / "key"), "-out", str(folder / "certificate")]
     subprocess.run(argv, check=True, capture_output=True, timeout=300)
     ports = {name: args.port + i for i, name in enumerate(PORT_NAMES)}
@@ -437,10 +440,16 @@ def main() -> int:
     ports = prepare(folder, args)
     nginx_backends.start(folder / "www", ports)
 
+    pid, old_pid = folder / "nginx.pid", folder / "nginx.pid.oldbin"
+
+    def end(*_: object) -> None:
+        if not pid.exists():
+            sys.exit(1)
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
     argv = [args.program, "-p", str(folder), "-c", "conf", "-e", "error.log"]
     nginx = subprocess.Popen(argv)  # which becomes a daemon, unless args.main says otherwise
-    pid, old_pid = folder / "nginx.pid", folder / "nginx.pid.oldbin"
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(int(pid.read_text()), signal.SIGTERM))
     deadline = time.monotonic() + 60  # a daemon writes it after it has gone on by itself
     while not pid.exists() and not nginx.poll() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -31,6 +31,7 @@ STOCK, MEGAPIPE, ASAN = BIN / "nginx-stock", BIN / "nginx-megapipe", BIN / "ngin
 GUEST = "/run/megabench/nginx"
 PORTS = {"stock": 21400, "megapipe": 21440}
 DEADLINE_S = 60.0
+BOOT_S = 180.0  # until a server in the guest, which is emulated, has begun or ended
 FEW = 100  # connections, for a server that is to have too few
 # Of upstream's own files there are findings in what has always been so.
 FINDING = re.compile(r"ERROR: AddressSanitizer|megapipe\w*\.[ch]:\d+:\d+: runtime error")
@@ -153,22 +154,22 @@ def serving_in_guest(
 ) -> Iterator[None]:
     """`systems`: the text of the events block by system; `more`: the servers' other arguments."""
     servers = []
-    for system, events in systems.items():
-        path = f"{GUEST}/{program if system == 'megapipe' else 'nginx-stock'}"
-        argv = ["env", "ASAN_OPTIONS=detect_leaks=0", "python3", f"{GUEST}/{SERVER.name}", *more]
-        argv += ["--events", events, path, f"{GUEST}/{system}", str(PORTS[system])]
-        servers.append(guest.start(argv, log=Path(os.devnull)))
     try:
-        deadline = time.monotonic() + DEADLINE_S
+        for system, events in systems.items():
+            path = f"{GUEST}/{program if system == 'megapipe' else 'nginx-stock'}"
+            argv = ["env", "ASAN_OPTIONS=detect_leaks=0", "python3", f"{GUEST}/{SERVER.name}"]
+            argv += [*more, "--events", events, path, f"{GUEST}/{system}", str(PORTS[system])]
+            servers.append(guest.start(argv, log=Path(os.devnull)))
+        deadline = time.monotonic() + BOOT_S
         while not all(listening(guest, PORTS[system]) for system in systems):
             assert time.monotonic() < deadline
             time.sleep(0.2)
         yield
     finally:
-        for system, server in zip(systems, servers, strict=True):
-            stop = f"kill -TERM $(cat {GUEST}/{system}/nginx.pid)"
-            guest.run(["sh", "-c", stop], timeout=60, check=False)
-            server.wait(60)
+        for server in servers:
+            server.signal("TERM")
+        for server in servers:
+            server.wait(BOOT_S)
 
 
 def demand(testbed: Testbed, *options: str, systems: Iterable[str] = PORTS) -> None:
