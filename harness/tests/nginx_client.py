@@ -498,17 +498,15 @@ def queued(address: Address, count: int) -> int:
 
 
 def idle(address: Address, count: int) -> Iterator[Any]:
-    socks: list[socket.socket] = []
-    try:
-        for _ in range(count):
-            socks.append(connect(address))
-            assert ask(socks[-1], request("/idle/1"))[0][0] == "HTTP/1.1 200 OK"
-        for sock in reversed(socks):
-            assert ask(sock, request("/idle/1"))[0][0] == "HTTP/1.1 200 OK"
-        yield count
-    finally:
-        for sock in socks:
-            sock.close()
+    """So many connections, each used at the beginning and at the end."""
+
+    def use(sock: socket.socket) -> socket.socket:
+        assert ask(sock, request("/idle/1"))[0][0] == "HTTP/1.1 200 OK"
+        return sock
+
+    with ExitStack() as stack, ThreadPoolExecutor(16) as pool:
+        made = pool.map(lambda _: use(stack.enter_context(connect(address))), range(count))
+        yield len(list(pool.map(use, reversed(list(made)))))
 
 
 def many_at_once(address: Address) -> Iterator[Any]:
