@@ -107,7 +107,7 @@ test-kernel: all ## all proof of the kernel side, hours of it: STAGES="ordinary 
 	@scripts/test-kernel.sh $(BUILD) $(JOBS) $(STAGES)
 
 test-apps: all ## test the ported applications, here and in the virtual machine (hours)
-	$(SUB) apps/memcached asan
+	$(SUB) apps/memcached asan check
 	$(SUB) apps/nginx asan
 	@$(MAKE) --no-print-directory kernel CONFIG=debug
 	@TEST_APPS=all $(PYTEST) $(TESTS)/test_memcached.py $(TESTS)/test_nginx.py

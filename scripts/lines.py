@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Write the table of changed lines between the marks of a port's README.md.
 
-lines.py FOLDER: from FOLDER/patches, and the new files in FOLDER/auto and FOLDER/src
+lines.py FOLDER: from FOLDER/patches, and the new files in FOLDER/auto, FOLDER/src and FOLDER/t
 """
 
 import re
@@ -32,7 +32,7 @@ def table(port: Path) -> str:
     total = [sum(counts[i] for _, counts in files) for i in (0, 1)]
     rows = [(name, *counts) for name, counts in files]
     rows.append(("**upstream's files**", *(f"**{count}**" for count in total)))
-    new = (path for top in ("auto", "src") for path in (port / top).rglob("*"))
+    new = (path for top in ("auto", "src", "t") for path in (port / top).rglob("*"))
     for path in sorted(path for path in new if path.is_file()):
         name = path.relative_to(port)
         rows.append((f"[{name}]({name})", path.read_text().count("\n"), ""))

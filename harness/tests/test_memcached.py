@@ -156,8 +156,10 @@ def guest(testbed: Testbed) -> Host:
 
 
 def listening(guest: Host, where: str) -> bool:
-    tcp = f":{int(where):04X} 00000000:0000 0A" if where.isdigit() else where
-    return tcp in guest.read_text("/proc/net/tcp") + guest.read_text("/proc/net/unix")
+    if not where.isdigit():
+        return where in guest.read_text("/proc/net/unix")
+    tcp = re.compile(rf":{int(where):04X} 0+:0000 0A ")
+    return all(tcp.search(guest.read_text(f"/proc/net/{name}")) for name in ("tcp", "tcp6"))
 
 
 @contextmanager
@@ -175,7 +177,7 @@ def serving_in(
         file, own = STOCK, []
         if system != "stock":
             file, own = program, ["-o", f"io_engine=megapipe{engine}"]
-        where = ["-s", f"{path}.{system}"] if path else ["-l", "0.0.0.0", "-p", str(port)]
+        where = ["-s", f"{path}.{system}"] if path else ["-p", str(port)]
         argv = ["env", "ASAN_OPTIONS=detect_leaks=0", f"{GUEST}/{file.name}", *where]
         log = folder / f"{system}.log"
         servers.append(guest.start([*argv, *OPTIONS.split(), *options, *own], log=log))
@@ -194,10 +196,10 @@ def serving_in(
     assert not re.search(r"AddressSanitizer|io_\w+\.[ch]:\d+:\d+: runtime error", said), said
 
 
-def demand(testbed: Testbed, *options: str) -> None:
+def demand(testbed: Testbed, *options: str, address: str = "") -> None:
     """The client's machine has this Python, whose packages it needs."""
     argv = [sys.executable, str(CLIENT), "--engine", "megapipe", *options]
-    argv += [f"{testbed.server_address}:{port}" for port in PORTS.values()]
+    argv += [f"{address or testbed.server_address}:{port}" for port in PORTS.values()]
     done = testbed.clients[0].run(argv, timeout=1200, check=False)
     print(done.stdout)
     assert done.exit_status == 0, done.stdout + done.stderr
@@ -239,6 +241,13 @@ def test_answers__sanitized(guest: Host, testbed: Testbed, tmp_path: Path, engin
 def test_answers__more_workers_than_cpus(guest: Host, testbed: Testbed, tmp_path: Path) -> None:
     with serving_in(guest, tmp_path, "-t", "12"):
         demand(testbed)
+
+
+@thorough
+@pytest.mark.vm
+def test_answers__ipv6(guest: Host, testbed: Testbed, tmp_path: Path) -> None:
+    with serving_in(guest, tmp_path):
+        demand(testbed, address=testbed.server_address6)
 
 
 @pytest.mark.vm

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Upstream's own tests of memcached: what passes on the untouched one passes on MegaPipe.
 
-    t/FILE.t --+--> memcached-stock/memcached-debug       at the same time, in the same guest:
-               +--> memcached-megapipe/memcached-debug    some of them run against the clock
+    t/FILE.t    --+--> memcached-stock/memcached-debug       at the same time, in the same guest:
+    tcp/FILE.t  --+--> memcached-megapipe/memcached-debug    some of them run against the clock
+
+Upstream's tests talk to the server over UNIX sockets, unless they need TCP. In tcp/ are the same
+files, with a library that prefers TCP: so lwsockets are tested, too. A file of the port's own,
+io_engine.t, goes with the patched one.
 
 How each file ends on both is in build/test-apps/memcached-upstream.md as soon as it is known. A run
 that was broken off goes on there; after a whole run, or with other programs, all begins anew.
@@ -31,23 +35,26 @@ TREES = {name: ROOT / f"build/memcached-{name}" for name in ("stock", "megapipe"
 FOLDER = ROOT / "build/test-apps"
 TABLE = FOLDER / "memcached-upstream.md"
 GUEST = "/run/megabench/memcached-upstream"
+LIBRARY = "lib/MemcachedTest.pm"
+FOLDERS = ("t", "tcp")
 FILES = sorted(path.name for path in TREES["stock"].glob("t/*.t"))
 # For make test: they run on stock wherever memcached builds.
-FEW = {
-    "00-startup.t",
-    "binary-get.t",
-    "conn-limits.t",
-    "maxconns.t",
-    "multiversioning.t",
-    "noreply.t",
-    "quit.t",
-    "restart.t",
-    "shutdown.t",
-    "stats-conns.t",
-    "udp.t",
-    "unixsocket.t",
-}
+FEW = [
+    "t/00-startup.t",
+    "t/stats-conns.t",
+    "t/udp.t",
+    "t/unixsocket.t",
+    "t/binary-get.t",
+    "t/conn-limits.t",
+    "t/maxconns.t",
+    "t/multiversioning.t",
+    "t/noreply.t",
+    "t/restart.t",
+    "t/shutdown.t",
+]
+OWN = "t/io_engine.t"
 ALL = "TEST_APPS" in os.environ
+WANTED = [f"{folder}/{name}" for folder in FOLDERS for name in FILES] if ALL else FEW
 LIMIT_S = 1700  # of a file; timedrun knows no more than 1,800
 
 PAIRS = 3  # of servers at a time: mostly they sleep
@@ -58,11 +65,11 @@ BOTH = f"""\
 one() (
     cd {GUEST}/$1
     timeout {LIMIT_S} setpriv --reuid=nobody --regid=nogroup --clear-groups \
-        env GCOV_PREFIX=$PWD/tmp TMPDIR=$PWD/tmp HOME=$PWD/tmp prove -v t/$2 >tmp/$2.out 2>&1
+        env GCOV_PREFIX=$PWD/tmp TMPDIR=$PWD/tmp HOME=$PWD/tmp prove -v $2 >tmp/$2.out 2>&1
     echo "status $?" >>tmp/$2.out
     mv tmp/$2.out tmp/$2.log
 )
-{" ".join(f"one {system} $1 &" for system in TREES)}
+{" ".join(f"test -e {GUEST}/{system}/$1 && one {system} $1 &" for system in TREES)}
 wait
 """
 
@@ -74,7 +81,7 @@ pytestmark = [
 
 def outcome(said: str) -> str:
     """How prove says that a file ended, in a word or two."""
-    if found := re.search(r"^(?:t/\S+ \.+ )?(skipped: .*)$", said, re.MULTILINE):
+    if found := re.search(r"^(?:\S+/\S+ \.+ )?(skipped: .*)$", said, re.MULTILINE):
         return found[1]
     if said.endswith("status 0\n"):
         return "ok"
@@ -96,7 +103,7 @@ class Table:
         if not TABLE.exists() or not (text := TABLE.read_text()).startswith(self.heading):
             return
         found = re.findall(r"^\| (\S+\.t) \| (.*) \| (.*) \|$", text, re.MULTILINE)
-        if len(found) < len(FILES):
+        if len(found) < len(FOLDERS) * len(FILES):
             self.rows = {name: dict(zip(TREES, ends, strict=True)) for name, *ends in found}
 
     def has(self, name: str) -> bool:
@@ -133,12 +140,16 @@ def guest(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         pack = ["tar", "-cf", str(tarball), "--exclude=*.o", "--exclude=*.gc??", "-C", str(tree)]
         subprocess.run([*pack, "."], check=True)
         there = f"{GUEST}/{name}"
-        guest.run(["mkdir", "-p", f"{there}/tmp"], timeout=60)
+        guest.run(["mkdir", "-p", *(f"{there}/tmp/{folder}" for folder in FOLDERS)], timeout=60)
         guest.put(tarball, f"{there}/tar")
         guest.run(["tar", "-xf", f"{there}/tar", "-C", there], timeout=120)
         # A server lives as long as its file may: the guest is slow.
         sed = f"s/timedrun 600/timedrun {LIMIT_S}/"
-        guest.run(["sed", "-i", sed, f"{there}/t/lib/MemcachedTest.pm"], timeout=60)
+        guest.run(["sed", "-i", sed, f"{there}/t/{LIBRARY}"], timeout=60)
+        guest.run(["cp", "-a", f"{there}/t", f"{there}/tcp"], timeout=60)
+        sed = "s/\\(unix_socket_disabled *= \\)!supports_unix_socket()/\\11/"
+        guest.run(["sed", "-i", sed, f"{there}/tcp/{LIBRARY}"], timeout=60)
+        assert guest.read_text(f"{there}/t/{LIBRARY}") != guest.read_text(f"{there}/tcp/{LIBRARY}")
         guest.run(["chown", "-R", "nobody", there], timeout=60)
     guest.run(["ip", "link", "set", "lo", "up"], timeout=60)
     script = tmp_path_factory.mktemp("script") / "both"
@@ -160,7 +171,11 @@ def running(guest: Host, table: Table, request: pytest.FixtureRequest) -> Iterat
 
 
 def is_ours(item: pytest.Item) -> TypeGuard[pytest.Function]:
-    return item.path == Path(__file__) and isinstance(item, pytest.Function)
+    return (
+        item.path == Path(__file__)
+        and isinstance(item, pytest.Function)
+        and hasattr(item, "callspec")  # the test of all files
+    )
 
 
 def ends_of(guest: Host, name: str) -> dict[str, str]:
@@ -176,15 +191,24 @@ def ends_of(guest: Host, name: str) -> dict[str, str]:
         said = guest.read_text(log)
         ends[system] = outcome(said)
         if ends[system] != "ok":
-            (FOLDER / f"{name}.{system}.log").write_text(said)
+            (FOLDER / f"{name.replace('/', '-')}.{system}.log").write_text(said)
     return ends
+
+
+def test_own__passes(guest: Host) -> None:
+    complaints(guest)
+    guest.run(["sh", f"{GUEST}/both", OWN], timeout=LIMIT_S + 60)
+    said = guest.read_text(f"{GUEST}/megapipe/tmp/{OWN}.log")
+    assert outcome(said) == "ok", said
+    assert "auto: megapipe" in said
+    assert not complaints(guest)
 
 
 def is_worse(ends: dict[str, str]) -> bool:
     return ends["stock"] == "ok" and ends["megapipe"] != "ok"
 
 
-@pytest.mark.parametrize("name", FILES if ALL else [name for name in FILES if name in FEW])
+@pytest.mark.parametrize("name", WANTED)
 def test_upstream__what_passes_on_stock_passes(
     guest: Host, table: Table, running: None, name: str
 ) -> None:
