@@ -85,8 +85,19 @@ static inline bool io_sent(conn *c, ssize_t *res) {
     }
     return true;
 }
+
+/* The connection has had its share of requests, and stops before it is told to
+ * yield, for the answers have to wait. */
+static inline void io_yield(conn *c, int nreqs) {
+    if (nreqs >= 0 || !c->io.writing)
+        return;
+    pthread_mutex_lock(&c->thread->stats.mutex);
+    c->thread->stats.conn_yields++;
+    pthread_mutex_unlock(&c->thread->stats.mutex);
+}
 #else
 #define io_sent(c, res) (false)
+#define io_yield(c, nreqs) ((void)(nreqs))
 #endif
 
 #endif
