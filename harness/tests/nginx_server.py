@@ -420,7 +420,7 @@ def prepare(folder: Path, args: argparse.Namespace) -> dict[str, int]:
         main=args.main,
         events=args.events,
         connections=args.connections,
-        workers=1 if args.connections < CONNECTIONS else 2,
+        workers=1 if args.connections < CONNECTIONS or "master_process off" in args.main else 2,
         **ports,
     )
     (folder / "conf").write_text(text)
