@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all tests share: Ctrl-C that works, and the local testbed, booted once."""
+"""What all tests share: Ctrl-C and SIGTERM that work, and the local testbed, booted once."""
 
 import os
 import signal
@@ -12,6 +12,8 @@ from megabench.testbed import Testbed
 # A shell's background job ignores Ctrl-C, and so would all that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# `timeout` sends this one: what was started is taken down then too.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
