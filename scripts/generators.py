@@ -32,8 +32,6 @@ BIN = Path(__file__).resolve().parents[1] / "build/bin"
 PORT = 9700
 TARGET = f"127.0.0.1:{PORT}"
 CONNECTIONS = "64"
-# memaslap sets 1,024 keys a connection before it counts: few connections, or they weigh too much.
-FEW = "16"
 SERVER_CPU, LOAD_CPU = "0", "1"
 
 MEMASLAP = """\
@@ -62,9 +60,19 @@ http {{
     fastcgi_temp_path {folder}/temp;
     uwsgi_temp_path {folder}/temp;
     scgi_temp_path {folder}/temp;
-    server {{ listen {port} backlog=4096; root {folder}; location = /status {{ stub_status; }} }}
+    server {{
+        listen {port} backlog=4096;
+        root {folder};
+        {work}
+        location = /status {{ stub_status; }}
+    }}
 }}
 """
+
+
+# Rules that never fit, tried for every request. Without them ab, at one request a connection, has
+# used its CPU up before the server has.
+WORK = "\n        ".join(f"rewrite ^/never-{number}$ /;" for number in range(300))
 
 
 def say(*words: object) -> None:
@@ -113,7 +121,7 @@ def memaslap(seconds: int, folder: Path) -> float:
     config = folder / "memaslap.conf"
     config.write_text(MEMASLAP)
     program = shutil.which("memcaslap") or "memaslap"
-    argv = [program, "-s", TARGET, "-T", "1", "-c", FEW, "-w", "1k", "-F", str(config)]
+    argv = [program, "-s", TARGET, "-T", "1", "-c", CONNECTIONS, "-w", "1k", "-F", str(config)]
     return found(r"TPS: (\d+)", run([*argv, "-t", f"{seconds}s"], seconds))
 
 
@@ -199,7 +207,7 @@ def nginx(folder: Path) -> list[str]:
     small = b"x" * 64
     (folder / "small").write_bytes(small)
     (folder / "small.trace").write_text(f"object /small 64 {zlib.crc32(small):08x}\n")
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=TARGET))
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=TARGET, work=WORK))
     conf = str(folder / "nginx.conf")
     return [str(BIN / "nginx-stock"), "-p", str(folder), "-c", conf, "-e", "stderr"]
 
@@ -216,11 +224,12 @@ class Pair:
     measure_ours: Callable[[int, Path], float]
 
 
-MEMCACHED = ["--workload", "memcached", "--size", "1024", "--keys", "1600", "--connections", FEW]
+# memaslap begins with none, and sets some ten thousand.
+MEMCACHED = ["--workload", "memcached", "--size", "1024", "--keys", "4096"]
 HTTP = ["--workload", "http", "--trace", "{folder}/small.trace"]
 PAIRS = {
     "memcached": Pair(
-        f"memcached, {FEW} endless connections, 64 B keys, 1 KiB values, 9 gets to 1 set",
+        f"memcached, {CONNECTIONS} endless connections, 64 B keys, 1 KiB values, 9 gets to 1 set",
         memcached,
         memcached_served,
         "memaslap",
