@@ -108,8 +108,9 @@ class Survey:
 
     @property
     def queues(self) -> int:
-        """How many receive queues the card can have."""
-        return max([self.number("receive_queues"), *map(int, self.words("queues")[:1])])
+        """How many receive queues the card can have; ethtool may say n/a."""
+        most = self.words("queues")[:1]
+        return max([self.number("receive_queues"), *(int(one) for one in most if one.isdigit())])
 
 
 def version(text: str) -> tuple[int, ...]:

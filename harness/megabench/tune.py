@@ -49,7 +49,10 @@ while IFS="$(printf '\\t')" read -r knob; do
 		}') ;;
 	*) text= ;;
 	esac 2>/dev/null
-	[ -z "$text" ] || printf '%s\\t%s\\n' "$knob" "$text"
+	case $text in
+	"" | n/a) ;; # the card has no such thing
+	*) printf '%s\\t%s\\n' "$knob" "$text" ;;
+	esac
 done"""
 WRITE_COMMANDS = """\
 while IFS="$(printf '\\t')" read -r knob text; do

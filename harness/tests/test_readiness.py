@@ -91,6 +91,7 @@ def test_judge__a_good_cluster() -> None:
         ({"state": "down"}, "interface", "the link is down"),
         ({"addresses": "10.0.0.1/8"}, "address", "has not 198.18.0.2 but 10.0.0.1"),
         ({"queues": "4\n4", "receive_queues": "4"}, "queues", "at most 4 queues for 8 cores"),
+        ({"queues": "n/a\n1", "receive_queues": "1"}, "queues", "at most 1 queues for 8 cores"),
         ({"rss": "0"}, "RSS", 'rps = "all" does it in software'),
         ({"time": "2000.0"}, "clock", "999.0 s away"),
         ({"disk": "/tmp 5\n/boot 900"}, "disk", "/tmp has 5 MB free, 100 MB are needed"),

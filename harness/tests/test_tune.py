@@ -262,6 +262,13 @@ def test_apply__a_whole_machine_and_back(machine: Path, commands: Path) -> None:
     assert not memory.exists()
 
 
+def test_read_back__what_a_card_has_not(machine: Path, commands: Path) -> None:
+    kept = commands / "ethtool.state"
+    kept.write_text(kept.read_text().replace("queues=63", "queues=n/a"))
+    knob = "ethtool -L eth0 combined"
+    assert knob not in tune.read_back(LocalHost(), [knob, "ethtool -C eth0 rx-usecs"])
+
+
 def test_restore__what_a_crashed_run_left(machine: Path, commands: Path) -> None:
     before = state(machine, commands)
     memory = str(machine / "run/restore.json")
