@@ -138,6 +138,12 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
+def kernel_options() -> list[str]:
+    """What a server's configuration gets beside its own."""
+    lines = (paths.root() / "kernel-patch/config/server.config").read_text().splitlines()
+    return [line for line in lines if line.startswith("CONFIG_")]
+
+
 def build(name: str, host: Host, options: Options, old: str, say: Say) -> Kernel:
     """The package for the server of testbed `name`: built here, unless it is there."""
     if options.packages:
@@ -357,8 +363,11 @@ def verify(host: SshHost, kernel: Kernel, old: str) -> None:
     if (release, version) != (kernel.release, version_of(kernel.banner)):
         raise TestbedError(f"{host.name} runs {release} {version}, not {kernel.banner}")
     config = host.read_text(f"/boot/config-{release}").splitlines()
-    if "CONFIG_MEGAPIPE=y" not in config:
-        raise TestbedError(f"{host.name}: {release} was built without CONFIG_MEGAPIPE")
+    if lacking := [option for option in kernel_options() if option not in config]:
+        raise TestbedError(
+            f"{host.name}: {release} was built without {' '.join(lacking)}",
+            "`megabench down --remove`, then packages of this checkout's: no `packages = …`",
+        )
     if host.run(["test", "-c", "/dev/megapipe"], timeout=COMMAND_S, check=False).exit_status:
         raise TestbedError(f"{host.name}: {release} runs, but there is no /dev/megapipe")
 
