@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import paths
-from .errors import CommandError, HarnessError, TestbedError, last_lines
-from .host import Host
+from . import metadata, paths
+from .errors import CommandError, CommandTimeoutError, HarnessError, TestbedError, last_lines
+from .host import Host, LocalHost, kill_group
 from .ssh import SshHost
 
 DEPLOYED = "/var/lib/megabench/deploy.json"
@@ -97,13 +97,22 @@ def read_package(package: Path) -> Kernel:
         raise TestbedError(f"{package} is no package of a kernel image")
     release = found[1]
     taken = f'dpkg-deb --fsys-tarfile "$1" | tar -xO "./boot/vmlinuz-{release}"'
-    done = subprocess.run(
-        ["sh", "-c", taken, "sh", str(package)], capture_output=True, timeout=COMMAND_S, check=False
-    )
-    banner = image_banner(done.stdout)
+    argv = ["sh", "-c", taken, "sh", str(package)]
+    process = LocalHost().popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        image, said = process.communicate(timeout=COMMAND_S)
+    except subprocess.TimeoutExpired:
+        raise TestbedError(
+            f"{package} was not read in {COMMAND_S:g} s",
+            "is its disk slow or full, or this machine very busy? then the same command again",
+        ) from None
+    finally:
+        if process.poll() is None:
+            kill_group(process)
+    banner = image_banner(image)
     if not banner.startswith(release):
         raise TestbedError(
-            f"{package} holds no kernel {release}: {last_lines(done.stderr.decode(), 1) or banner}"
+            f"{package} holds no kernel {release}: {last_lines(said.decode(), 1) or banner}"
         )
     return Kernel(package, release, banner)
 
@@ -127,12 +136,24 @@ def find_package(folder: Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
+# What a package is made of, and by: our part of the kernel, its options, the scripts.
+SOURCES = (
+    "kernel-patch/net",
+    "kernel-patch/include",
+    "kernel-patch/hooks",
+    "kernel-patch/config/server.config",
+    "kernel-patch/scripts/deb.sh",
+    "kernel-patch/scripts/tree.py",
+    "scripts/server-kernel.sh",
+)
+
+
 def source_digest() -> str:
-    """Our part of the kernel: when it has changed, the package is built anew."""
-    digest = hashlib.sha256()
-    root = paths.root() / "kernel-patch"
-    for folder in ("net", "include", "hooks"):
-        for path in sorted((root / folder).rglob("*")):
+    """All that a package depends on here: when it has changed, the package is built anew."""
+    digest = hashlib.sha256(json.dumps(metadata.kernel_source(), sort_keys=True).encode())
+    root = paths.root()
+    for name in SOURCES:
+        for path in sorted([root / name, *(root / name).rglob("*")]):
             if path.is_file():
                 digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()
@@ -144,6 +165,34 @@ def kernel_options() -> list[str]:
     return [line for line in lines if line.startswith("CONFIG_")]
 
 
+def make_packages(folder: Path, modules: Path | None) -> None:
+    """From folder/config.server, with what uses memory and disk ended whatever happens."""
+    jobs = str(len(os.sched_getaffinity(0)))
+    script = str(paths.root() / "scripts" / "server-kernel.sh")
+    argv = [script, str(folder), jobs, *([str(modules)] if modules else [])]
+    log = folder / "build.log"
+    with log.open("wb") as said:
+        process = LocalHost().popen(argv, stdout=said, stderr=said)
+        try:
+            status = process.wait(BUILD_S)
+        except subprocess.TimeoutExpired:
+            raise CommandTimeoutError(
+                argv,
+                None,
+                last_lines(log.read_text(errors="replace"), 3),
+                problem=f"has not ended after {BUILD_S / 3600:.3g} hours",
+                hint='the same command goes on where it was; config = "reduced" builds less, '
+                "packages = … takes packages that were built on a larger machine",
+            ) from None
+        finally:
+            # make's children, too.
+            if process.poll() is None:
+                kill_group(process)
+    if status:
+        tail = last_lines(log.read_text(errors="replace"))
+        raise CommandError(argv, status, tail, hint=f"see {log}")
+
+
 def build(name: str, host: Host, options: Options, old: str, say: Say) -> Kernel:
     """The package for the server of testbed `name`: built here, unless it is there."""
     if options.packages:
@@ -153,13 +202,10 @@ def build(name: str, host: Host, options: Options, old: str, say: Say) -> Kernel
         return read_package(package)
     folder = paths.build() / "deploy" / name
     config = host.read_text(f"/boot/config-{old}")
-    about = {
-        "config": hashlib.sha256(config.encode()).hexdigest(),
-        "mode": options.config,
-        "source": source_digest(),
-    }
+    about = {"config": hashlib.sha256(config.encode()).hexdigest(), "mode": options.config}
     manifest, package = folder / "manifest.json", find_package(folder)
-    if package is not None and manifest.exists() and json.loads(manifest.read_text()) == about:
+    wanted = {**about, "source": source_digest()}
+    if package is not None and manifest.exists() and json.loads(manifest.read_text()) == wanted:
         say(f"kernel packages are there: {package}")
         return read_package(package)
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,21 +219,12 @@ def build(name: str, host: Host, options: Options, old: str, say: Say) -> Kernel
         f"({options.config}; {'about half an hour' if modules.exists() else 'hours'} on 2 cores): "
         f"{folder}/build.log"
     )
-    script = paths.root() / "scripts" / "server-kernel.sh"
-    jobs = str(len(os.sched_getaffinity(0)))
-    with (folder / "build.log").open("wb") as log:
-        done = subprocess.run(
-            [str(script), str(folder), jobs, *([str(modules)] if modules.exists() else [])],
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            timeout=BUILD_S,
-            check=False,
-        )
+    make_packages(folder, modules if modules.exists() else None)
     package = find_package(folder)
-    if done.returncode or package is None:
-        tail = last_lines((folder / "build.log").read_text(errors="replace"))
-        raise CommandError([str(script)], done.returncode, tail, hint=f"see {folder}/build.log")
+    if package is None:
+        raise TestbedError(f"{folder}/build.log: the kernel's build has made no package")
+    # The build may have fetched the kernel's source first.
+    about["source"] = source_digest()
     manifest.write_text(json.dumps(about, indent=1) + "\n")
     return read_package(package)
 

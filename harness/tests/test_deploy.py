@@ -23,8 +23,9 @@ import pytest
 from test_lab import EXPERIMENT
 
 from megabench import deploy, paths
-from megabench.errors import TestbedError
-from megabench.host import Completed
+from megabench.errors import CommandError, CommandTimeoutError, TestbedError
+from megabench.host import Completed, wait_until
+from megabench.state import start_time
 
 GRUB = """\
 if [ x"${feature_menuentry_id}" = xy ]; then
@@ -84,6 +85,98 @@ def test_read_package__what_is_no_kernel(tmp_path: Path) -> None:
     package.write_text("nothing")
     with pytest.raises(TestbedError, match=r"holds no kernel 6\.12\.2"):
         deploy.read_package(package)
+
+
+def test_read_package__one_that_cannot_be_read_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "linux-image-6.12.2_1_amd64.deb"
+    os.mkfifo(package)
+    monkeypatch.setattr(deploy, "COMMAND_S", 0.5)
+    with pytest.raises(TestbedError, match=r"was not read in 0\.5 s"):
+        deploy.read_package(package)
+
+
+# Building, by a script that stands in for scripts/server-kernel.sh
+
+NEVER_ENDS = """\
+sleep 600 &
+echo $! >"$1/child"
+echo the last word
+wait
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of files that a package is made of, each in little."""
+    for name in deploy.SOURCES:
+        path = tmp_path / name
+        if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("#!/bin/sh\n")
+        else:
+            path.mkdir(parents=True)
+            (path / "file").write_text("1")
+    (tmp_path / "build/cache").mkdir(parents=True)
+    monkeypatch.setenv("MEGABENCH_ROOT", str(tmp_path))
+    monkeypatch.setenv("MEGABENCH_BUILD", str(tmp_path / "build"))
+    return tmp_path
+
+
+def script_says(checkout: Path, text: str) -> None:
+    path = checkout / "scripts/server-kernel.sh"
+    path.write_text(f"#!/bin/sh\n{text}")
+    path.chmod(0o755)
+
+
+def built(checkout: Path) -> deploy.Kernel:
+    host = Answers(config="CONFIG_NET=y\n")
+    return deploy.build("lab", host, deploy.Options(), "6.1", lambda text: None)
+
+
+def test_build__one_that_takes_too_long_is_ended_whole(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_says(checkout, NEVER_ENDS)
+    monkeypatch.setattr(deploy, "BUILD_S", 1.0)
+    with pytest.raises(CommandTimeoutError, match="has not ended after") as caught:
+        built(checkout)
+    assert "the last word" in caught.value.message
+    child = int((checkout / "build/deploy/lab/child").read_text())
+    assert wait_until(lambda: start_time(child) is None, timeout=10)
+
+
+def test_build__a_failure_names_its_log(checkout: Path) -> None:
+    script_says(checkout, "echo no space left; exit 2\n")
+    with pytest.raises(CommandError, match="no space left") as caught:
+        built(checkout)
+    assert "build.log" in caught.value.hint
+
+
+def test_build__again_only_when_something_has_changed(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_says(checkout, 'echo x >>"$1/count"; : >"$1/linux-image-6.12_1_amd64.deb"\n')
+    monkeypatch.setattr(deploy, "read_package", lambda package: KERNEL)
+    count = checkout / "build/deploy/lab/count"
+
+    def builds() -> int:
+        built(checkout)
+        return len(count.read_text().splitlines())
+
+    assert builds() == 1
+    assert builds() == 1
+    noted = checkout / "build/cache/linux-source.json"
+    noted.write_text('{"version": "6.12.118", "path": "/somewhere"}')
+    assert builds() == 2
+    noted.write_text('{"version": "6.12.118", "path": "/elsewhere"}')
+    assert builds() == 2
+    for expected, name in enumerate(deploy.SOURCES, start=3):
+        path = checkout / name
+        path = path / "file" if path.is_dir() else path
+        path.write_text(path.read_text() + "\n# changed\n")
+        assert builds() == expected, name
 
 
 class Answers:
