@@ -65,7 +65,7 @@ kernel: source ## build the MegaPipe kernel of CONFIG, build/kernel-CONFIG
 
 .PHONY: source
 source:
-	@scripts/packages.sh ensure python build kernel
+	@scripts/packages.sh ensure python build kernel $(if $(filter ssh,$(KIND)),deb)
 	@scripts/kernel-source.sh $(BUILD)/cache >/dev/null
 
 lib: ## build libmegapipe, build/lib

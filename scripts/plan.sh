@@ -51,7 +51,7 @@ step() {
 # once it is known; megabench says so when it begins.
 kind=$(sed -n 's/^kind *= *"\([a-z]*\)".*/\1/p' "$root/harness/testbeds/$testbed.toml")
 groups=(python build kernel source)
-[ "$kind" = ssh ] || groups+=(guest)
+groups+=("$([ "$kind" = ssh ] && echo deb || echo guest)")
 
 printf 'make reproduce: testbed %s, scale %s, on %d cores\n' "$testbed" "$scale" "$cores"
 missing=$("$here/packages.sh" missing "${groups[@]}" | cut -f1 | sort -u | paste -sd ' ')

@@ -13,7 +13,7 @@ from .definition import Table
 from .errors import CommandError, HarnessError, TestbedError
 from .host import Host
 from .knobs import Tuning
-from .readiness import MEND, NOTE, Finding, Wanted, judge, refuse
+from .readiness import MEND, NOTE, Finding, Wanted, judge, judge_builder, refuse
 from .ssh import SshHost
 from .survey import Survey, survey, version
 from .testbed import Testbed, read_address, read_tuning
@@ -123,6 +123,8 @@ class SshTestbed(Testbed):
             return found
         self._surveys = surveys
         found = judge(surveys, self.wanted, version(os.confstr("CS_GNU_LIBC_VERSION") or ""))
+        if self.options.kernel == "deploy" and not self.options.packages:
+            found += judge_builder(deploy.builder(self.name), self.options.config)
         if self.options.kernel == "own" and not surveys[0].text("megapipe"):
             said = f"{surveys[0].text('release')} has no /dev/megapipe; kernel-patch/README.md"
             found.append(Finding("server", "kernel", MEND, f'kernel = "own", but {said}'))

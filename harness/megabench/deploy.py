@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import time
@@ -191,6 +192,45 @@ def make_packages(folder: Path, modules: Path | None) -> None:
     if status:
         tail = last_lines(log.read_text(errors="replace"))
         raise CommandError(argv, status, tail, hint=f"see {log}")
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What the machine that drives has for building a server's kernel."""
+
+    lacking: tuple[str, ...]  # Debian packages
+    can_install: bool
+    free_mb: int
+    used_mb: int  # by an earlier build, which the next one goes on from
+
+
+def builder(name: str) -> Builder | None:
+    """This machine; None if the packages of testbed `name` are there, of what the checkout is."""
+    folder = paths.build() / "deploy" / name
+    manifest = folder / "manifest.json"
+    made_of = json.loads(manifest.read_text()) if manifest.exists() else {}
+    if find_package(folder) and made_of.get("source") == source_digest():
+        return None
+    here = LocalHost()
+    script = str(paths.root() / "scripts" / "packages.sh")
+    said = here.run([script, "missing", "python", "build", "kernel", "deb"], timeout=COMMAND_S)
+    # Without a terminal sudo cannot ask for a password.
+    can = not os.geteuid() or not _status(here, ["sudo", "-n", "true"])
+    where = next(path for path in [folder, *folder.parents] if path.exists())
+    used = here.run(["du", "-sm", "--", str(where)], timeout=COMMAND_S, check=False).stdout
+    return Builder(
+        tuple(sorted({line.split("\t")[0] for line in said.stdout.splitlines()})),
+        can,
+        shutil.disk_usage(where).free >> 20,
+        int(used.split()[0]) if where == folder and used else 0,
+    )
+
+
+def _status(host: Host, argv: list[str]) -> int:
+    try:
+        return host.run(argv, timeout=COMMAND_S, check=False).exit_status
+    except CommandError:
+        return 127
 
 
 def build(name: str, host: Host, options: Options, old: str, say: Say) -> Kernel:

@@ -19,6 +19,7 @@ section architecture; uname -m
 section cpu_model; sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1
 section cpus; getconf _NPROCESSORS_ONLN
 section memory_kib; sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo
+section files_limit; ulimit -Hn
 section clocksource; cat /sys/devices/system/clocksource/clocksource0/current_clocksource
 section congestion_control; cat /proc/sys/net/ipv4/tcp_congestion_control
 section distribution; sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .deploy import Builder
 from .errors import TestbedError
 from .knobs import Tuning
 from .survey import BOOT_TOOLS, Survey, deployment
@@ -21,6 +22,11 @@ SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
 TMP_MB = 100
 BOOT_MB = 200
 MODULES_MB = 400
+PACKAGE_MB = 150
+# Objects, modules and packages of a kernel, and its source, on the machine that builds it.
+BUILD_MB = {"reduced": 5000, "full": 12000}
+# More than any experiment has connections (1,536), with what a program has open besides.
+FILES = 4096
 # Clocks order the logs of machines; nothing that is measured compares two of them.
 CLOCK_S = 1.0
 BUSY = 0.5
@@ -69,6 +75,29 @@ def judge(
     return found
 
 
+def judge_builder(here: Builder | None, config: str) -> list[Finding]:
+    """The machine that builds the server's kernel."""
+    if here is None:
+        return [Finding("here", "kernel packages", FINE, "they are built")]
+    found = []
+    if here.lacking and here.can_install:
+        said = f"{' '.join(here.lacking)} will be installed"
+        found.append(Finding("here", "build packages", CHANGE, said))
+    elif here.lacking:
+        said = f"apt-get install --no-install-recommends {' '.join(here.lacking)}"
+        found.append(Finding("here", "build packages", MEND, said))
+    else:
+        found.append(Finding("here", "build packages", FINE, "all are there"))
+    need = max(500, BUILD_MB[config] - here.used_mb)
+    said = f"{here.free_mb} MB free"
+    if here.free_mb < need:
+        said += f", {need} MB are needed to build the kernel ({config}) in build/deploy"
+        found.append(Finding("here", "disk for a build", MEND, said))
+    else:
+        found.append(Finding("here", "disk for a build", FINE, said))
+    return found
+
+
 def refuse(found: Sequence[Finding]) -> None:
     """An error with everything that must be mended, if anything must."""
     bad = [one for one in found if one.level == MEND]
@@ -88,6 +117,7 @@ def _one(s: Survey, want: Wanted, here: tuple[int, ...]) -> Iterator[Row]:
     yield from _system(s, want, here)
     yield _tools(s, want)
     yield _cores(s, want)
+    yield _files(s)
     yield from _card(s, want)
     yield from _state(s, want)
     if want.kernel:
@@ -155,6 +185,19 @@ def _cores(s: Survey, want: Wanted) -> Row:
         )
     smt = ", hyperthreads among them" if s.number("threads_per_core", 1) > 1 else ""
     return "cores", FINE, f"{have} CPUs{smt}"
+
+
+def _files(s: Survey) -> Row:
+    """Programs raise their own limit as far as they may, which is this."""
+    most = s.number("nofile", FILES)
+    if most < FILES:
+        return (
+            "open files",
+            MEND,
+            f"at most {most} for a process, {FILES} are needed: `* hard nofile 65536` in "
+            "/etc/security/limits.conf, then a new login",
+        )
+    return "open files", FINE, f"up to {most} for a process"
 
 
 def _card(s: Survey, want: Wanted) -> Iterator[Row]:
@@ -289,7 +332,8 @@ def _kernel(s: Survey) -> Iterator[Row]:
         yield "secure boot", MEND, "on: the kernel is not signed; switch it off in the firmware"
     if not s.text("config") and not deployment(s):
         yield "configuration", MEND, f"no /boot/config-{s.text('release')} to build a kernel from"
-    yield _space("disk for a kernel", s, {"/boot": BOOT_MB, "/lib/modules": MODULES_MB})
+    needs = {"/boot": BOOT_MB, "/lib/modules": MODULES_MB, "/var/cache": PACKAGE_MB}
+    yield _space("disk for a kernel", s, needs)
     kept = deployment(s)
     if kept and s.text("release") == kept.get("release"):
         yield "kernel", FINE, f"{s.text('release')}; before it was {kept.get('old')}"

@@ -179,6 +179,26 @@ def test_build__again_only_when_something_has_changed(
         assert builds() == expected, name
 
 
+def test_builder__what_is_lacking_here_until_the_packages_are_built(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = checkout / "scripts/packages.sh"
+    packages.write_text(
+        "#!/bin/sh\n[ $1 = missing ] && printf 'rsync\\tthe same\\nflex\\tparser\\n'\n"
+    )
+    packages.chmod(0o755)
+    here = deploy.builder("lab")
+    assert here is not None
+    assert here.lacking == ("flex", "rsync")
+    assert (here.free_mb > 0, here.used_mb) == (True, 0)
+    script_says(checkout, ': >"$1/linux-image-6.12_1_amd64.deb"\n')
+    monkeypatch.setattr(deploy, "read_package", lambda package: KERNEL)
+    built(checkout)
+    assert deploy.builder("lab") is None
+    script_says(checkout, "# another\n")
+    assert deploy.builder("lab") is not None
+
+
 class Answers:
     """A host whose commands say what they are told to."""
 

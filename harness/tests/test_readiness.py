@@ -3,9 +3,20 @@
 
 import pytest
 
+from megabench.deploy import Builder
 from megabench.errors import TestbedError
 from megabench.knobs import Tuning
-from megabench.readiness import CHANGE, FINE, MEND, NOTE, Finding, Wanted, judge, refuse
+from megabench.readiness import (
+    CHANGE,
+    FINE,
+    MEND,
+    NOTE,
+    Finding,
+    Wanted,
+    judge,
+    judge_builder,
+    refuse,
+)
 from megabench.survey import read_survey, version
 
 HERE = (2, 36)
@@ -19,7 +30,8 @@ BARE = {
     "threads_per_core": "1",
     "load": "0.10",
     "time": "1000.5",
-    "disk": "/tmp 9000\n/boot 900\n/lib/modules 9000",
+    "disk": "/tmp 9000\n/boot 900\n/lib/modules 9000\n/var/cache 9000",
+    "nofile": "524288",
     "tools": "ip ethtool systemctl timeout sha256sum awk sed dpkg update-grub "
     "grub-set-default grub-reboot grub-editenv update-initramfs",
     "card": "eth1",
@@ -96,6 +108,8 @@ def test_judge__a_good_cluster() -> None:
         ({"time": "2000.0"}, "clock", "999.0 s away"),
         ({"disk": "/tmp 5\n/boot 900"}, "disk", "/tmp has 5 MB free, 100 MB are needed"),
         ({"disk": "/tmp 900\n/boot 90"}, "disk for a kernel", "/boot has 90 MB free"),
+        ({"disk": "/tmp 900\n/var/cache 9"}, "disk for a kernel", "/var/cache has 9 MB free"),
+        ({"nofile": "1024"}, "open files", "at most 1024 for a process, 4096 are needed"),
         ({"loader": "systemd-boot"}, "boot loader", 'kernel = "own"'),
         ({"loader": "grub", "boot_disk": "btrfs /dev/sda1"}, "boot loader", "cannot write"),
         ({"boot_disk": "ext4 /dev/mapper/vg-root"}, "boot loader", "cannot write to /boot"),
@@ -110,6 +124,27 @@ def test_judge__what_must_be_mended(changed: dict[str, str], what: str, words: s
     assert words in one.said
     with pytest.raises(TestbedError, match="nothing was changed"):
         refuse(list(found.values()))
+
+
+@pytest.mark.parametrize(
+    ("here", "config", "level", "words"),
+    [
+        (None, "full", FINE, "they are built"),
+        (Builder((), False, 9000, 0), "reduced", FINE, "9000 MB free"),
+        (Builder(("bison", "flex"), True, 9000, 0), "reduced", CHANGE, "flex will be installed"),
+        (Builder(("bison", "flex"), False, 9000, 0), "reduced", MEND, "apt-get install"),
+        (Builder((), True, 900, 0), "reduced", MEND, "5000 MB are needed"),
+        (Builder((), True, 9000, 0), "full", MEND, "12000 MB are needed"),
+        # An earlier build's objects need not be found again.
+        (Builder((), True, 900, 4800), "reduced", FINE, "900 MB free"),
+    ],
+)
+def test_judge_builder__the_machine_that_drives(
+    here: Builder | None, config: str, level: str, words: str
+) -> None:
+    found = judge_builder(here, config)
+    assert any(one.level == level and words in one.said for one in found), found
+    assert {one.level for one in found} <= {FINE, level}
 
 
 def test_judge__without_a_kernel_of_ours_its_boot_loader_does_not_matter() -> None:
