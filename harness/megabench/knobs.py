@@ -124,6 +124,10 @@ def sysctl_path(name: str) -> str:
     return "/proc/sys/" + name.replace(".", "/")
 
 
+def affinity_path(irq: int) -> str:
+    return f"{PROC}/irq/{irq}/smp_affinity"
+
+
 def cpu_mask(cpus: Iterable[int]) -> str:
     """As the kernel writes it: hexadecimal, a comma between every 32 bits."""
     value = sum(1 << cpu for cpu in set(cpus))
@@ -166,7 +170,7 @@ def settings(tuning: Tuning, machine: Machine, cores: int) -> dict[str, str]:
             wanted[f"{queue}/xps_cpus"] = cpu_mask(one)
     if tuning.irq == "one-to-one":
         for place, irq in enumerate(machine.irqs):
-            wanted[f"{PROC}/irq/{irq}/smp_affinity"] = cpu_mask([place % cores])
+            wanted[affinity_path(irq)] = cpu_mask([place % cores])
     if tuning.rss == "equal":
         wanted[f"ethtool -X {tuning.interface}"] = f"equal {cores}"
     wanted |= {f"ethtool -C {tuning.interface} {k}": v for k, v in tuning.coalesce.items()}

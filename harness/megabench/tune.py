@@ -210,7 +210,11 @@ def apply(host: Host, tuning: Tuning, cores: int, memory: str | None = None) -> 
 
 
 def in_force(host: Host, tuning: Tuning, cores: int) -> dict[str, str]:
-    """What the knobs of `tuning` hold now."""
+    """What the knobs of `tuning` hold now, by names that the next boot does not change."""
     machine = knobs.discover(host, tuning)
     wanted = knobs.of_machine(tuning, machine, cores) | knobs.settings(tuning, machine, cores)
-    return read_back(host, wanted)
+    lasting = {
+        knobs.affinity_path(irq): f"interrupt of {tuning.interface}'s queue {queue}: affinity"
+        for queue, irq in enumerate(machine.irqs)
+    }
+    return {lasting.get(name, name): text for name, text in read_back(host, wanted).items()}

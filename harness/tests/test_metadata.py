@@ -38,6 +38,14 @@ META: dict[str, Any] = {
         ("testbed.facts.server.cmdline", "root=y", []),
         ("testbed.facts.server.memory_kib", 6, []),
         ("testbed.facts.tuning", {"x": "1"}, ["testbed.facts.tuning.x"]),
+        # It has "port" in its name, and short connections depend on it.
+        (
+            "testbed.facts.tuning",
+            {"/proc/sys/net/ipv4/ip_local_port_range": "1024 65535"},
+            ["testbed.facts.tuning./proc/sys/net/ipv4/ip_local_port_range"],
+        ),
+        # Runs of before it was recorded are as good as they were.
+        ("testbed.facts.server.files_limit", "1024", []),
     ],
 )
 def test_unlike__names_what_differs(path: str, value: Any, differs: list[str]) -> None:
