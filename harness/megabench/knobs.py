@@ -45,7 +45,9 @@ awk 'sub(":$", "", $1) && $1 ~ /^[0-9]+$/ { print "name", $1, $NF }' "$interrupt
 list governor "$cpus"/cpu[0-9]*/cpufreq/scaling_governor
 list online "$cpus"/cpu[0-9]*/online
 list turbo "$cpus"/intel_pstate/no_turbo "$cpus"/cpufreq/boost
-list smt "$cpus"/smt/control
+# "notsupported" where there are no hyperthreads to switch.
+grep -qs '^not' "$cpus"/smt/control || list smt "$cpus"/smt/control
+[ ! -e "$cpus"/online ] || echo "cpus $(cat "$cpus"/online)"
 true"""
 
 
@@ -84,6 +86,7 @@ class Machine:
     online: tuple[str, ...] = ()
     turbo: str = ""
     smt: str = ""
+    cpus: tuple[int, ...] = ()  # on line: not 0 to n - 1 where hyperthreads are switched off
 
 
 def discover(host: Host, tuning: Tuning, *, always: bool = False) -> Machine:
@@ -117,7 +120,17 @@ def parse_discovery(said: str, interface: str) -> Machine:
         online=tuple(sorted(found.get("online", []))),
         turbo=next(iter(found.get("turbo", [])), ""),
         smt=next(iter(found.get("smt", [])), ""),
+        cpus=cpus_in(next(iter(found.get("cpus", [])), "")),
     )
+
+
+def cpus_in(text: str) -> tuple[int, ...]:
+    """A list as the kernel writes it: `0-3,8`."""
+    found: list[int] = []
+    for part in text.strip().split(",") if text.strip() else []:
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)
 
 
 def sysctl_path(name: str) -> str:
@@ -160,17 +173,18 @@ def of_machine(tuning: Tuning, machine: Machine, cores: int) -> dict[str, str]:
 def settings(tuning: Tuning, machine: Machine, cores: int) -> dict[str, str]:
     """Everything else: each knob and the text it is to hold."""
     wanted = {sysctl_path(name): value for name, value in tuning.sysctl.items()}
+    mine = machine.cpus[:cores] or tuple(range(cores))
     for queue in machine.queues:
         kind, _, number = queue.rpartition("/")[2].partition("-")
         if kind == "rx" and tuning.rps != "leave":
-            cpus = range(cores) if tuning.rps == "all" else ()
+            cpus = mine if tuning.rps == "all" else ()
             wanted[f"{queue}/rps_cpus"] = cpu_mask(cpus)
         if kind == "tx" and tuning.xps != "leave":
-            one = [int(number) % cores] if tuning.xps == "one-to-one" else ()
+            one = [mine[int(number) % len(mine)]] if tuning.xps == "one-to-one" else ()
             wanted[f"{queue}/xps_cpus"] = cpu_mask(one)
     if tuning.irq == "one-to-one":
         for place, irq in enumerate(machine.irqs):
-            wanted[affinity_path(irq)] = cpu_mask([place % cores])
+            wanted[affinity_path(irq)] = cpu_mask([mine[place % len(mine)]])
     if tuning.rss == "equal":
         wanted[f"ethtool -X {tuning.interface}"] = f"equal {cores}"
     wanted |= {f"ethtool -C {tuning.interface} {k}": v for k, v in tuning.coalesce.items()}

@@ -173,18 +173,37 @@ def _tools(s: Survey, want: Wanted) -> Row:
 
 
 def _cores(s: Survey, want: Wanted) -> Row:
-    have = s.number("cpus")
+    now = s.number("cpus")
+    have, said = _cpus_when_tuned(s, want.tuning.smt)
     if have < want.cores:
-        return "cores", MEND, f"{have} CPUs are on line, the testbed says cores = {want.cores}"
+        return "cores", MEND, f"{said}, the testbed says cores = {want.cores}"
     if want.role == "server" and have > want.cores:
+        cures = [f"cores = {have}"]
+        if want.tuning.smt != "off" and s.number("whole_cores") == want.cores < now:
+            cures.append('smt = "off"')
+        cures.append(f"boot with maxcpus={want.cores}")
         return (
             "cores",
             MEND,
-            f"{have} CPUs are on line, the testbed says cores = {want.cores}: those beyond would "
-            f'work too; cores = {have}, or switch them off (smt = "off", maxcpus={want.cores})',
+            f"{said}, the testbed says cores = {want.cores}: those beyond would work too; "
+            + ", or ".join(cures),
         )
+    if have != now:
+        return "cores", CHANGE, said
     smt = ", hyperthreads among them" if s.number("threads_per_core", 1) > 1 else ""
     return "cores", FINE, f"{have} CPUs{smt}"
+
+
+def _cpus_when_tuned(s: Survey, smt: str) -> tuple[int, str]:
+    """How many CPUs will be on line, with hyperthreads as [tune] says."""
+    now = s.number("cpus")
+    if smt == "off" and s.number("threads_per_core", 1) > 1:
+        left = s.number("whole_cores", now)
+        return left, f"{left} of {now} CPUs stay on line without hyperthreads"
+    if smt == "on" and s.text("smt") == "off":
+        # x86's have two threads each.
+        return 2 * now, f"{2 * now} CPUs will be on line with hyperthreads, {now} are"
+    return now, f"{now} CPUs are on line"
 
 
 def _files(s: Survey) -> Row:

@@ -31,6 +31,9 @@ section boot_id; cat /proc/sys/kernel/random/boot_id
 section cpus; getconf _NPROCESSORS_ONLN
 section threads_per_core
 sed 's/.*[-,].*/2/; s/^[0-9]*$/1/' /sys/devices/system/cpu/cpu0/topology/thread_siblings_list
+section whole_cores
+sort -u /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list | grep -c .
+section smt; cat /sys/devices/system/cpu/smt/control
 section nofile; ulimit -Hn | sed "s/unlimited/$(cat /proc/sys/fs/nr_open)/"
 section load; cut -d' ' -f1 /proc/loadavg
 section time; date +%s.%N

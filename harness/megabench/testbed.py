@@ -40,6 +40,8 @@ class Testbed(ABC):
     server_address: str
     server_address6: str
     cores: int
+    # The server's CPUs that may be on line (cores.py), once somebody has asked.
+    usable_cpus: tuple[int, ...] = ()
     is_virtual: bool
     accel: str | None = None
     can_scale: bool = True

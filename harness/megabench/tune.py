@@ -75,6 +75,9 @@ def normal(text: str) -> str:
     # What a service that is not there, or broke down, comes to.
     if text in ("failed", "unknown", "not-found"):
         return "inactive"
+    # Hyperthreads that the firmware or the command line keeps off.
+    if text == "forceoff":
+        return "off"
     if re.fullmatch(r"[0-9a-f]+(,[0-9a-f]{8})*", text):
         return text.replace(",", "").lstrip("0") or "0"
     return text

@@ -23,7 +23,7 @@ from .errors import CommandError, TestbedError, last_lines
 from .facts import machine_facts
 from .guest import READY, console_tail, find_sshd, make_key, write_file, write_guest
 from .host import Host, LocalHost, NamespaceHost, wait_until
-from .knobs import Tuning
+from .knobs import Tuning, cpus_in
 from .namespace import Namespace, hold
 from .ssh import SshHost
 from .state import State
@@ -85,11 +85,7 @@ def read_host_cores(table: Table) -> str:
 
 def cores_in(text: str) -> set[int]:
     """The cores of such a list."""
-    found: set[int] = set()
-    for part in text.split(",") if text else ():
-        first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
+    return set(cpus_in(text))
 
 
 def pinned(cores: str) -> list[str]:

@@ -135,6 +135,7 @@ class FakeBed:
     counter_file: Path | None = None
     capture_on: str = ""
     cores = 8
+    usable_cpus: tuple[int, ...] = ()
 
     def __init__(self, name: str = "local"):
         self.name = name

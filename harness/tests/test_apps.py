@@ -26,7 +26,7 @@ SAMPLING = Sampling(3, 1.5, 4.0, "interleaved", "closed")
 def test_server_argv__flags_of_the_system_then_of_the_cell() -> None:
     argv = apps.server_argv("pingpong", CELL, "198.18.0.2", 9001, "/there")
     assert " ".join(argv) == (
-        "/there/pingpong-server --api megapipe --batch 1 --no-lwsocket --threads 2 --cpus 0,1 "
+        "/there/pingpong-server --api megapipe --batch 1 --no-lwsocket --threads 2 "
         "--size 64 --address 198.18.0.2 --port 9001"
     )
 

@@ -13,7 +13,7 @@ from megabench.errors import TestbedError
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The files of a machine of eight CPUs, all on line."""
-    files = cores.online_files(8, 8)
+    files = {cores.online_file(cpu): "1" for cpu in range(1, 8)}
     monkeypatch.setattr(
         tune, "read_back", lambda host, paths: {p: files[p] for p in paths if p in files}
     )
@@ -21,11 +21,54 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return files
 
 
+def a_bed(whole: int, present: str = "0-7") -> FakeBed:
+    bed = FakeBed()
+    bed.cores = whole
+    bed.server.files = {cores.PRESENT: f"{present}\n"}
+    return bed
+
+
+def on_line(files: dict[str, str]) -> list[int]:
+    return [cpu for cpu in range(1, 8) if files[cores.online_file(cpu)] == "1"]
+
+
 def test_confine__to_two_and_back(machine: dict[str, str]) -> None:
-    cores.confine(FakeBed(), 2)
-    assert list(machine.values()) == ["1", *["0"] * 6]
-    cores.confine(FakeBed(), 8)
-    assert set(machine.values()) == {"1"}
+    bed = a_bed(8)
+    cores.confine(bed, 2)
+    assert on_line(machine) == [1]
+    cores.confine(bed, 8)
+    assert on_line(machine) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_confine__what_a_killed_run_left_off_line_comes_back(machine: dict[str, str]) -> None:
+    machine |= {cores.online_file(cpu): "0" for cpu in range(3, 8)}
+    cores.confine(a_bed(8), 6)
+    assert on_line(machine) == [1, 2, 3, 4, 5]
+
+
+def test_confine__one_thread_of_each_core(
+    machine: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four cores whose threads are 0 and 1, 2 and 3 ...: smt = "off" has left the even ones."""
+
+    def write(host: Any, values: dict[str, str]) -> None:
+        machine.update({p: text for p, text in values.items() if p not in refusing})
+
+    refusing = [cores.online_file(cpu) for cpu in (1, 3, 5, 7)]
+    machine |= dict.fromkeys(refusing, "0")
+    monkeypatch.setattr(tune, "write", write)
+    bed = a_bed(4)
+    cores.confine(bed, 4)
+    assert on_line(machine) == [2, 4, 6]
+    cores.confine(bed, 3)
+    assert on_line(machine) == [2, 4]
+    cores.confine(bed, 4)
+    assert on_line(machine) == [2, 4, 6]
+
+
+def test_confine__fewer_than_the_testbed_says(machine: dict[str, str]) -> None:
+    with pytest.raises(TestbedError, match="to 8 of 8 CPUs: only 4 can be on line"):
+        cores.confine(a_bed(8, "0-3"), 8)
 
 
 def test_confine__spreads_packets_over_those_left(
@@ -33,7 +76,7 @@ def test_confine__spreads_packets_over_those_left(
 ) -> None:
     applied: list[Any] = []
     monkeypatch.setattr(tune, "apply", lambda *arguments: applied.append(arguments))
-    bed = FakeBed()
+    bed = a_bed(8)
     bed.tunings = lambda: [("server", "tuning"), ("client", "other")]  # type: ignore[method-assign]
     cores.confine(bed, 4)
     assert applied == [("server", "tuning", 4)]
@@ -42,5 +85,5 @@ def test_confine__spreads_packets_over_those_left(
 def test_confine__without_hotplug(machine: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "write", lambda host, values: None)
     with pytest.raises(TestbedError, match="cannot confine it to 1 of 8 CPUs") as caught:
-        cores.confine(FakeBed(), 1)
+        cores.confine(a_bed(8), 1)
     assert "--only cores=8" in caught.value.hint

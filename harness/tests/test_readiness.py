@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What is fine, will change, must be mended, from surveys of machines that are not there."""
 
+from dataclasses import replace
+
 import pytest
 
 from megabench.deploy import Builder
@@ -28,6 +30,8 @@ BARE = {
     "architecture": "x86_64",
     "cpus": "8",
     "threads_per_core": "1",
+    "whole_cores": "8",
+    "smt": "notsupported",
     "load": "0.10",
     "time": "1000.5",
     "disk": "/tmp 9000\n/boot 900\n/lib/modules 9000\n/var/cache 9000",
@@ -124,6 +128,28 @@ def test_judge__what_must_be_mended(changed: dict[str, str], what: str, words: s
     assert words in one.said
     with pytest.raises(TestbedError, match="nothing was changed"):
         refuse(list(found.values()))
+
+
+HYPERTHREADS = {"cpus": "16", "threads_per_core": "2", "whole_cores": "8", "smt": "on"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "smt", "level", "words"),
+    [
+        (HYPERTHREADS, "off", CHANGE, "8 of 16 CPUs stay on line without hyperthreads"),
+        (HYPERTHREADS, "leave", MEND, 'cores = 16, or smt = "off"'),
+        ({**HYPERTHREADS, "whole_cores": "4", "cpus": "8"}, "off", MEND, "4 of 8 CPUs stay"),
+        ({"cpus": "4", "smt": "off"}, "on", CHANGE, "8 CPUs will be on line"),
+        ({}, "off", FINE, "8 CPUs"),
+    ],
+)
+def test_judge__cores_are_counted_as_they_will_be(
+    changed: dict[str, str], smt: str, level: str, words: str
+) -> None:
+    tuning = replace(TUNED, smt=smt)
+    found = judged(server(**changed), client(), tuning=tuning)["server: cores"]
+    assert found.level == level
+    assert words in found.said
 
 
 @pytest.mark.parametrize(

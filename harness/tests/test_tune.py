@@ -42,6 +42,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (cpus / cpu / "cpufreq").mkdir(parents=True)
         (cpus / cpu / "cpufreq/scaling_governor").write_text("schedutil\n")
     (cpus / "cpu1/online").write_text("1\n")
+    (cpus / "online").write_text("0-1\n")
     (cpus / "intel_pstate").mkdir()
     (cpus / "intel_pstate/no_turbo").write_text("0\n")
     (cpus / "smt").mkdir()
@@ -153,6 +154,26 @@ def test_settings__queues_by_mode() -> None:
     assert off == {"/q/rx-0/rps_cpus": "0", "/q/rx-1/rps_cpus": "0"}
 
 
+def test_settings__the_cpus_that_are_on_line() -> None:
+    """One thread of each core: not 0 to n - 1."""
+    machine = Machine(queues=("/q/rx-0", "/q/tx-0", "/q/tx-1"), irqs=(30, 31), cpus=(0, 2, 4, 6))
+    tuning = Tuning("eth0", "all", "one-to-one", irq="one-to-one")
+    assert list(knobs.settings(tuning, machine, cores=4).values()) == ["55", "1", "4", "1", "4"]
+    assert list(knobs.settings(tuning, machine, cores=1).values()) == ["1", "1", "1", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("0-3,8\n", (0, 1, 2, 3, 8)), ("0", (0,)), ("", ()), ("0,2,4", (0, 2, 4))]
+)
+def test_cpus_in__as_the_kernel_writes_it(text: str, cpus: tuple[int, ...]) -> None:
+    assert knobs.cpus_in(text) == cpus
+
+
+def test_discover__no_hyperthreads_to_switch(machine: Path) -> None:
+    (machine / "sys/devices/system/cpu/smt/control").write_text("notsupported\n")
+    assert knobs.discover(LocalHost(), FULL).smt == ""
+
+
 def test_sysctl_path() -> None:
     assert knobs.sysctl_path("net.ipv4.tcp_tw_reuse") == "/proc/sys/net/ipv4/tcp_tw_reuse"
 
@@ -221,6 +242,7 @@ def test_discover__queues_interrupts_and_cpus(machine: Path) -> None:
     assert found.irqs == (32, 31)
     assert len(found.governors) == 2
     assert found.turbo.endswith("no_turbo")
+    assert found.cpus == (0, 1)
     assert [path.rpartition("cpu/")[2] for path in found.online] == ["cpu1/online"]
 
 
