@@ -93,6 +93,10 @@ LATE_S = 0.1
 MANY_RETRANSMITS = 0.01
 # Of the share of one client, how much may be lost without it before it is missed.
 MISSED = 0.5
+# What notes begin with that tables count (table.py).
+CLIENT_BOUND, CLIENTS_BOUND = "the client was the bottleneck", "the clients were the bottleneck"
+RATE_TOO_HIGH = "the rate was too high"
+RETRANSMITTED = "segments retransmitted"
 # Whoever waits so many times the median is stranded.
 STRANDED_TIMES = 5
 # Beside an emulator the load generator is an order of magnitude faster than the server, and a
@@ -168,7 +172,7 @@ def judge_clients(measured: Measured, again: Measured, clients: int) -> None:
     lost = 1 - less / rate if rate else 0.0
     if lost > MISSED / clients:
         measured.notes.append(
-            f"the clients were the bottleneck: with {clients - 1} instead of {clients} of them "
+            f"{CLIENTS_BOUND}: with {clients - 1} instead of {clients} of them "
             f"throughput was {lost:.0%} lower"
         )
 
@@ -366,11 +370,9 @@ def load_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = []
     for result in results:
         if result.get("bottleneck") == "client":
-            notes.append(f"the client was the bottleneck: {result.get('bottleneck_why', '')}")
+            notes.append(f"{CLIENT_BOUND}: {result.get('bottleneck_why', '')}")
         if result.get("behind_s", 0) > LATE_S:
-            notes.append(
-                f"the rate was too high: {result['behind_s']:.2f} s behind at the window's end"
-            )
+            notes.append(f"{RATE_TOO_HIGH}: {result['behind_s']:.2f} s behind at the window's end")
         outside = sum(result.get("errors_outside", {}).values())
         if outside:
             notes.append(f"{outside} errors outside the measured window")
@@ -424,7 +426,7 @@ def retransmit_notes(measured: Measured) -> list[str]:
     again = sum(measured.metrics[f"retransmits_{side}"] for side in ("server", "client"))
     if again <= MANY_RETRANSMITS * served:
         return []
-    return [f"{again} segments retransmitted in {served} transactions"]
+    return [f"{again} {RETRANSMITTED} in {served} transactions"]
 
 
 def merge_results(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

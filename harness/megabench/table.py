@@ -24,9 +24,22 @@ from megabench.experiment import (
     read_experiment,
     says,
 )
-from megabench.measure import UNITS
+from megabench.measure import (
+    CLIENT_BOUND,
+    CLIENTS_BOUND,
+    RATE_TOO_HIGH,
+    RETRANSMITTED,
+    UNITS,
+)
 from megabench.record import ResultsError
 from megabench.stats import Summary
+
+# How a table sums up what trials note of themselves.
+SAID = {
+    "many retransmissions": (RETRANSMITTED,),
+    "client-bound": (CLIENT_BOUND, CLIENTS_BOUND),
+    "rate too high": (RATE_TOO_HIGH,),
+}
 
 
 @dataclass(frozen=True)
@@ -214,12 +227,11 @@ def _cell_rows(
         count = sum(point["status"] == status for point in points)
         if count:
             notes.append(f"{count} of {len(points)} trials {words}")
-    again = sum("segments retransmitted" in " ".join(p.get("notes", [])) for p in good)
-    if again:
-        notes.append(f"many retransmissions in {again} of {len(good)} trials")
-    bound = sum("client was the bottleneck" in " ".join(p.get("notes", [])) for p in good)
-    if bound:
-        notes.append(f"client-bound in {bound} of {len(good)} trials")
+    for said, signs in SAID.items():
+        told = [" ".join(point.get("notes", [])) for point in good]
+        count = sum(any(sign in one for sign in signs) for one in told)
+        if count:
+            notes.append(f"{said} in {count} of {len(good)} trials")
     if not good:
         empty = {"metric": raw.experiment.metric, "unit": raw.experiment.unit, "n": 0}
         gap = {"median": math.nan, "lo": math.nan, "hi": math.nan, "note": "; ".join(notes)}

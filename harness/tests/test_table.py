@@ -9,6 +9,7 @@ import pytest
 import synthetic
 
 from megabench import table
+from megabench.measure import Measured, judge_clients, load_notes
 from megabench.record import ResultsError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -54,6 +55,33 @@ def test_make_table__a_trial_tried_again_counts_once(golden: table.Table) -> Non
 def test_make_table__client_bound_is_said(golden: table.Table) -> None:
     rows = golden.rows("throughput")
     assert rows["note"].str.contains("client-bound in 1 of 4 trials").sum() == 1
+
+
+def noted(tmp_path: Path, add: Any) -> str:
+    """What the table says of a point whose trials have `add` done to them."""
+
+    def measure(bed: Any, trial: Any, number: int, folder: Path) -> Any:
+        measured = synthetic.formula(bed, trial, number, folder)
+        if trial.system == "megapipe":
+            add(measured)
+        return measured
+
+    synthetic.write(tmp_path, ["pingpong-contribution"], "smoke", measure=measure)
+    made = table.make_table(table.load_raw(tmp_path, "local", "pingpong-contribution"))
+    assert not made.rows("throughput", {"system": "epoll"})["note"].str.contains("trials").any()
+    return str(made.rows("throughput", {"system": "megapipe"}).iloc[0]["note"])
+
+
+def test_make_table__a_client_fewer_is_missed(tmp_path: Path) -> None:
+    """As measure says it where there are several clients."""
+    fewer = Measured(metrics={"throughput": 1.0})
+    said = noted(tmp_path, lambda measured: judge_clients(measured, fewer, 2))
+    assert "client-bound in 1 of 1 trials" in said
+
+
+def test_make_table__the_load_came_late(tmp_path: Path) -> None:
+    late = load_notes([{"behind_s": 3.0}])
+    assert "rate too high in 1 of 1 trials" in noted(tmp_path, lambda m: m.notes.extend(late))
 
 
 def test_derived__gain_is_of_the_ratio_of_medians(golden: table.Table) -> None:
