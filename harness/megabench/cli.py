@@ -328,7 +328,8 @@ def run_(
         typer.Option(
             "--until",
             metavar="5%",
-            help="Repeat beyond the plan until every median's interval is within this share of it.",
+            help=f"Repeat beyond the plan, {stats.ENOUGH} times at least, until every median's "
+            "interval is within this share of it.",
         ),
     ] = None,
     keep_up: Annotated[
@@ -551,7 +552,7 @@ def table_(
         path = table.write_table(where, bed, one)
         console.say(f"wrote {path}")
     if as_json:
-        show_json({t.raw.experiment.id: t.frame.to_dict(orient="records") for t in tables})
+        show_json({t.raw.experiment.id: t.tidy.to_dict(orient="records") for t in tables})
     elif names:
         for one in tables:
             print(table.to_csv(one), end="")
@@ -739,10 +740,11 @@ def compare_(
         old = table.make_table(table.load_raw(there, old_bed, one.raw.experiment.id, scale))
         metrics = [one.raw.experiment.metric, *summary.BESIDE]
         for row in compare.differences(old, one, metrics):
-            ratio = f"{row.ratio.median:.2f}" if row.proven else "~"
+            doubt = "" if row.proven else "?"
+            ratio = f"{row.ratio.median:.2f}{doubt}" if row.clear else "~"
             values = [summary.number(row.old.median), summary.number(row.new.median)]
             lines.append([one.raw.experiment.id, row.metric, row.cell, *values, ratio])
-    headings = ["experiment", "metric", "point", "theirs", "ours", "ratio (~: nothing proven)"]
+    headings = ["experiment", "metric", "point", "theirs", "ours", "ratio (~: noise, ?: likely)"]
     if as_json:
         show_json([dict(zip(headings, line, strict=True)) for line in lines])
     else:
@@ -782,10 +784,7 @@ def compare_two(old_path: Path, new_path: Path, as_json: bool) -> None:
         if row.ratio.lo is not None and row.ratio.hi is not None:
             interval = f"{row.ratio.lo:.2f} – {row.ratio.hi:.2f}"
         values = [summary.number(row.old.median), summary.number(row.new.median)]
-        said = "yes" if row.proven else "no"
-        if row.ratio.lo is None:
-            said = f"not known: fewer than {stats.FEWEST} trials"
-        lines.append([row.metric, row.cell, *values, f"{row.ratio.median:.2f}", interval, said])
+        lines.append([row.metric, row.cell, *values, f"{row.ratio.median:.2f}", interval, row.said])
     headings = ["metric", "point", "a", "b", "b / a", "interval", "more than noise"]
     title = f"{new.raw.experiment.id}: a = {old_path.name}, b = {new_path.name}"
     console.out().print(console.rows(title, headings, lines))

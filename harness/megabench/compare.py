@@ -189,11 +189,30 @@ class Difference:
     ratio: Summary
 
     @property
-    def proven(self) -> bool:
-        """Whether the intervals leave room for chance to explain it."""
+    def clear(self) -> bool:
+        """Whether the ratio's interval is clear of 1."""
         if self.ratio.lo is None or self.ratio.hi is None:
             return False
         return self.ratio.lo > 1 or self.ratio.hi < 1
+
+    @property
+    def chance(self) -> float:
+        """How often it would be although nothing differs, of so few trials."""
+        return stats.chance(self.old.n, self.new.n)
+
+    @property
+    def proven(self) -> bool:
+        """Whether chance is no explanation."""
+        return self.clear and self.chance <= 1 - stats.CONFIDENCE
+
+    @property
+    def said(self) -> str:
+        """Whether it is more than noise, in words."""
+        if self.ratio.lo is None:
+            return f"not known: fewer than {stats.FEWEST} trials"
+        if self.clear and not self.proven:
+            return f"likely ({self.chance:.0%} by chance)"
+        return "yes" if self.proven else "no"
 
 
 def differences(old: Table, new: Table, metrics: Sequence[str]) -> list[Difference]:

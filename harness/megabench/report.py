@@ -29,7 +29,7 @@ from megabench import (
 from megabench.compare import Judged
 from megabench.experiment import all_experiments
 from megabench.record import ResultsError
-from megabench.stats import CONFIDENCE, FEWEST
+from megabench.stats import CONFIDENCE, ENOUGH, FEWEST, chance, surety
 from megabench.table import Table
 
 # The figures' colours, which a page must be able to turn around at night.
@@ -47,10 +47,14 @@ CLASSES = {
     compare.NOT_RUN: "unrun",
 }
 INTERVAL_RULE = (
-    f"The interval is the {CONFIDENCE:.0%} interval of the median by order statistics; of five "
-    "trials or fewer it is their whole range, and the table says how sure that is; of fewer than "
-    f"{FEWEST} there is none. A ratio is that of two medians, and its interval the widest that "
-    "both intervals allow."
+    f"The interval is the {CONFIDENCE:.0%} interval of the median, or of the ratio of two medians, "
+    "by bootstrap: expanded percentiles of 10,000 draws from a fixed seed, each system drawn by "
+    f"itself. Fewer than {ENOUGH} trials cannot give {CONFIDENCE:.0%}. Then it is their whole "
+    f"range, which holds the median of {FEWEST} with {surety(FEWEST):.0%}; a ratio's is the widest "
+    f"that both ranges allow, sure to {surety(FEWEST, FEWEST):.0%} of {FEWEST} and {FEWEST} "
+    f"trials, and clear of 1 in {chance(FEWEST, FEWEST):.0%} of all cases in which nothing "
+    f"differs. The table says how sure each is; fewer than {FEWEST} trials have no interval. "
+    f"`--until 5%` repeats until it is that narrow, {ENOUGH} times at least."
 )
 # Of all figures the one that shows what MegaPipe is: each of its ideas, beside the paper's gains.
 FIRST_SEEN = "pingpong-contribution"
@@ -117,7 +121,7 @@ def render(results: Path, testbed: str, tables: list[Table]) -> str:
         rule=plain(compare.RULE),
         marks=figure.marks_explained(),
         line_headings=contention.HEADINGS,
-        interval_rule=INTERVAL_RULE,
+        interval_rule=plain(INTERVAL_RULE),
         release=metadata.lookup(bed, "facts.server.release") or "6.12",
         versions=versions(),
         experiments=[_experiment(results, testbed, one) for one in tables],
@@ -297,8 +301,8 @@ def inline_svg(text: str, name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Markdown's emphasis taken off."""
-    return text.replace("*", "")
+    """Markdown's emphasis and code marks taken off."""
+    return text.replace("*", "").replace("`", "")
 
 
 # Markdown: results/README.md and the README's first screen

@@ -73,6 +73,11 @@ class Table:
     raw: Raw
     frame: pd.DataFrame
 
+    @property
+    def tidy(self) -> pd.DataFrame:
+        """As a reader gets it: the trials behind a median are in the raw results."""
+        return self.frame.drop(columns="values")
+
     def rows(self, metric: str, at: Mapping[str, Value] | None = None) -> pd.DataFrame:
         """The rows of one metric where the parameters are `at`."""
         chosen = self.frame["metric"] == metric
@@ -93,7 +98,8 @@ class Table:
 def row_summary(row: Any) -> Summary:
     """A row of the table as the summary it came from."""
     lo, hi = (None if pd.isna(row[key]) else float(row[key]) for key in ("lo", "hi"))
-    return Summary(int(row["n"]), float(row["median"]), lo, hi, str(row["note"]))
+    values = row["values"] if isinstance(row["values"], tuple) else ()
+    return Summary(int(row["n"]), float(row["median"]), lo, hi, str(row["note"]), values)
 
 
 def measured_experiments(results: Path, testbed: str) -> list[str]:
@@ -178,7 +184,7 @@ def make_table(raw: Raw) -> Table:
     for derived in raw.experiment.derived:
         rows += _derived_rows(raw, derived, rows)
     columns = ["experiment", "system", *raw.parameters]
-    columns += ["metric", "unit", "n", "median", "lo", "hi", "note"]
+    columns += ["metric", "unit", "n", "median", "lo", "hi", "note", "values"]
     frame = pd.DataFrame(rows, columns=columns)
     return Table(raw, _sorted(raw, frame))
 
@@ -235,7 +241,7 @@ def _cell_rows(
     if not good:
         empty = {"metric": raw.experiment.metric, "unit": raw.experiment.unit, "n": 0}
         gap = {"median": math.nan, "lo": math.nan, "hi": math.nan, "note": "; ".join(notes)}
-        return [{**at, **empty, **gap}]
+        return [{**at, **empty, **gap, "values": ()}]
     rows = []
     for metric, unit in UNITS.items():
         values = [point["metrics"][metric]["value"] for point in good if metric in point["metrics"]]
@@ -254,6 +260,7 @@ def _columns(summary: Summary, notes: Sequence[str] = ()) -> dict[str, Any]:
         "lo": math.nan if summary.lo is None else summary.lo,
         "hi": math.nan if summary.hi is None else summary.hi,
         "note": "; ".join(said),
+        "values": summary.values,
     }
 
 
@@ -291,7 +298,7 @@ def _against(
         return None if base is row else _columns(excess)
     if base is row:
         # A system against itself says nothing; one core against one core is where a curve begins.
-        whole = {"n": row["n"], "median": 1.0, "lo": math.nan, "hi": math.nan, "note": ""}
+        whole = _columns(Summary(row["n"], 1.0, None, None, ""))
         return whole if derived.kind == "ratio" else None
     ours, theirs = row_summary(row), row_summary(base)
     if derived.kind == "inverse":
@@ -312,18 +319,12 @@ def _step(
     place = order.index(cell[0])
     before = by_cell[(order[place - 1], *rest)]["median"] if place else 0.0
     note = "difference of medians: no interval"
-    return {
-        "n": row["n"],
-        "median": row["median"] - before,
-        "lo": math.nan,
-        "hi": math.nan,
-        "note": note,
-    }
+    return _columns(Summary(row["n"], row["median"] - before, None, None, note))
 
 
 def to_csv(table: Table) -> str:
     """The table as it is kept: six digits, empty where there is nothing."""
-    frame = table.frame.copy()
+    frame = table.tidy
     for column in ("median", "lo", "hi"):
         frame[column] = [f"{value:.6g}" if pd.notna(value) else "" for value in frame[column]]
     return str(frame.to_csv(index=False, lineterminator="\n"))

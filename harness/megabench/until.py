@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Repeating until the numbers are sure enough: `megabench run --until 5%`.
 
-A cell is sure enough when the interval of its median (stats.py) reaches at most that share of the
-median to either side on average: (hi - lo) / 2 <= share * median. A point is repeated whole, all
+A cell is sure enough when the 95 % interval of its median (stats.py) reaches at most that share of
+the median to either side on average: (hi - lo) / 2 <= share * median. Fewer than stats.ENOUGH
+trials have no such interval, however close together they are. A point is repeated whole, all
 systems side by side, as long as one of them is not. A cell that is still wider after MOST repeats
 is named, and its table row shows how wide.
 """
@@ -34,9 +35,11 @@ def parse(text: str) -> float:
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half the interval over the median; infinite where there is no interval yet."""
+    """Half the interval over the median; infinite where there is none of 95 % yet."""
     if not values:
         return 0.0  # It fails: more of it says nothing.
+    if len(values) < stats.ENOUGH:
+        return float("inf")
     summary = stats.summarise(values)
     if summary.lo is None or summary.hi is None or not summary.median:
         return float("inf")

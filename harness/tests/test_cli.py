@@ -438,7 +438,7 @@ def test_compare__two_runs(bed: FakeBed, tmp_path: Path) -> None:
     done = call("compare", *folders)
     assert done.exit_code == 0, done.output
     assert "b / a" in done.stdout
-    assert "yes" in done.stdout
+    assert "likely" in done.stdout
     found = json.loads(call("compare", folders[0], folders[0], "--json").stdout)
     assert not any(row["more_than_noise"] for row in found)
     assert {row["ratio"]["median"] for row in found} == {1.0}

@@ -110,9 +110,28 @@ def test_differences__proven_or_not(tmp_path: Path) -> None:
         tables.append(table.make_table(table.load_raw(tmp_path / folder, "local", name)))
     changed = compare.differences(tables[0], tables[1], ["throughput"])
     assert len(changed) == 16
-    assert all(row.proven for row in changed)
+    # Three trials beside three that do not overlap: one time in ten although nothing differs.
+    assert all(row.clear and not row.proven for row in changed)
+    assert {row.said for row in changed} == {"likely (10% by chance)"}
     same = compare.differences(tables[0], tables[2], ["throughput"])
-    assert not any(row.proven for row in same)
+    assert {row.said for row in same} == {"no"}
+
+
+@pytest.mark.parametrize(
+    ("n", "lo", "hi", "said"),
+    [
+        (2, None, None, "not known: fewer than 3 trials"),
+        (3, 1.1, 1.3, "likely (10% by chance)"),
+        (4, 1.1, 1.3, "yes"),
+        (6, 0.7, 0.9, "yes"),
+        (6, 0.9, 1.1, "no"),
+    ],
+)
+def test_difference__as_sure_as_its_trials_allow(
+    n: int, lo: float | None, hi: float | None, said: str
+) -> None:
+    one = Summary(n, 1.0, None, None, "")
+    assert compare.Difference("m", "c", one, one, Summary(n, 1.2, lo, hi, "")).said == said
 
 
 def runs(folder: Path, name: str) -> list[Path]:
