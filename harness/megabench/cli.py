@@ -49,11 +49,12 @@ from megabench.experiment import (
     UsageError,
     Value,
     all_experiments,
+    cell_key,
     experiment_files,
     load_experiment,
 )
 from megabench.interrupts import held_back, terminate_as_interrupt
-from megabench.table import Table
+from megabench.table import Raw, Table
 from megabench.testbed import Testbed
 
 OK, FAILED, USAGE, SKIPPED = 0, 1, 2, 77
@@ -584,22 +585,25 @@ def profile_(
     """Where the instructions go, by layer and function; measures what is not measured yet."""
     experiment, wanted = load_experiment(name), parse_only(only)
     where, bed = where_results(results), bed_name(testbed)
-    cells = len(experiment.cells(scale, wanted))
+    raw: Raw | None = None
     found: list[profile.Profile] = []
     if not fresh:
         with suppress(record.ResultsError):
-            one = table.make_table(table.load_raw(where, bed, name))
-            found = profile.profiles(one.raw, where, bed, wanted)
-    if not found or (only and len(found) < cells):
+            raw = table.load_raw(where, bed, name)
+            found = profile.profiles(raw, where, bed, wanted)
+    have = {cell_key({"system": one.system, **one.at}) for one in found}
+    if left_to_measure(plan.make_plan([experiment], scale, wanted), have, raw).trials:
         machine = load_testbed(testbed)
         machine.sampled = machine.kind != "vm"
         planned = plan.make_plan([experiment], scale, wanted, machine.cores)
-        request = run.Request([experiment], scale, where, wanted, fresh, None)
-        outcome = measure_all(machine, request, planned, testbed, False)
-        for line in outcome.failed:
-            console.say(f"failed: {line.splitlines()[0]}")
-        one = table.make_table(table.load_raw(where, bed, name))
-        found = profile.profiles(one.raw, where, bed, wanted)
+        planned = left_to_measure(planned, have, raw)
+        if planned.trials:
+            request = run.Request([experiment], scale, where, wanted, fresh, None)
+            outcome = measure_all(machine, request, planned, testbed, False)
+            for line in outcome.failed:
+                console.say(f"failed: {line.splitlines()[0]}")
+    one = table.make_table(table.load_raw(where, bed, name))
+    found = profile.profiles(one.raw, where, bed, wanted)
     if as_json:
         show_json(
             [{**asdict(p), "layers": p.by_layer(), "interface": p.interface()} for p in found]
@@ -631,16 +635,33 @@ def contention_(
         raise UsageError("none of these experiments counts cache lines", hint="counter = lines")
     where, bed, wanted = where_results(results), bed_name(testbed), parse_only(only)
     for experiment in chosen_ones:
+        raw: Raw | None = None
         if not fresh:
             with suppress(record.ResultsError):
-                show_lines(where, bed, experiment.id)
-                continue
-        planned = plan.make_plan([experiment], scale, wanted)
-        request = run.Request([experiment], scale, where, wanted, fresh)
-        outcome = measure_lines(request, planned, testbed)
-        for line in outcome.failed:
-            console.say(f"failed: {line.splitlines()[0]}")
+                raw = table.load_raw(where, bed, experiment.id)
+        points = raw.points if raw is not None else ()
+        have = {cell_key(point["cell"]) for point in points if point["status"] == "ok"}
+        planned = left_to_measure(plan.make_plan([experiment], scale, wanted), have, raw)
+        if planned.trials:
+            request = run.Request([experiment], scale, where, wanted, fresh)
+            outcome = measure_lines(request, planned, testbed)
+            for line in outcome.failed:
+                console.say(f"failed: {line.splitlines()[0]}")
         show_lines(where, bed, experiment.id)
+
+
+def left_to_measure(planned: plan.Plan, have: set[str], raw: Raw | None) -> plan.Plan:
+    """The points that are not measured yet; all of them, if they could not stand in one table
+    with those that are."""
+    left = plan.lacking(planned, have)
+    if not left.trials or raw is None:
+        return left
+    new = {"binaries": metadata.binaries(), "sampling": asdict(left.trials[0].sampling)}
+    names = [name for name in metadata.CHECKED if not name.startswith("testbed.")]
+    why = [name for name in names if metadata.lookup(new, name) != metadata.lookup(raw.meta, name)]
+    if why:
+        console.say(f"what is measured differs in {', '.join(why)}: all is measured again")
+    return planned if why else left
 
 
 def show_lines(results: Path, bed: str, name: str) -> None:

@@ -7,7 +7,7 @@ the systems of one point side by side and their order turned from repeat to repe
 a slow drift of the machine nor the place in the order favours one system.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -113,6 +113,19 @@ def make_plan(
                 _merge(wanted, trial)
     trials = tuple(_in_order(list(wanted.values())))
     return Plan(trials, tuple(left_out), cores, tuple(fitted))
+
+
+def lacking(planned: Plan, measured: Collection[str]) -> Plan:
+    """What is left of a plan where the cells in `measured` (cell_key) are: each point whole, all
+    systems side by side, and with the closed loop that an open one takes its rate from."""
+
+    def whole(trial: Trial) -> str:
+        apart = ("system", "load_percent")
+        return cell_key({name: v for name, v in trial.cell.items() if name not in apart})
+
+    wanted = {whole(trial) for trial in planned.trials if cell_key(trial.cell) not in measured}
+    left = tuple(trial for trial in planned.trials if whole(trial) in wanted)
+    return replace(planned, trials=left)
 
 
 def _merge(wanted: dict[str, Trial], trial: Trial) -> None:

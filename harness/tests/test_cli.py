@@ -15,10 +15,11 @@ import synthetic
 from fakes import FakeBed
 from typer.testing import CliRunner
 
-from megabench import apps, cli, figure, paths, record, run
+from megabench import apps, cli, figure, paths, profile, record, run, table
 from megabench.errors import CommandError, TestbedError
-from megabench.experiment import all_experiments
+from megabench.experiment import all_experiments, load_experiment
 from megabench.measure import Measured
+from megabench.plan import make_plan
 
 NAME = "pingpong-contribution"
 WRITE_FIGURES = figure.write_figures
@@ -409,6 +410,101 @@ def test_report__ends_with_its_path(results: Path) -> None:
     assert done.exit_code == 0
     assert Path(done.stdout.strip()) == results / "local" / "report.html"
     assert (results / "README.md").exists()
+
+
+@pytest.fixture
+def measured_later(bed: FakeBed, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The plans that `contention` and `profile` would have carried out."""
+    plans: list[Any] = []
+
+    def lines(request: run.Request, planned: Any, testbed: str) -> run.Outcome:
+        plans.append(planned)
+        return run.Outcome()
+
+    def everything(bed: Any, request: Any, planned: Any, testbed: str, up: bool) -> run.Outcome:
+        plans.append(planned)
+        return run.Outcome()
+
+    monkeypatch.setattr(cli, "measure_lines", lines)
+    monkeypatch.setattr(cli, "measure_all", everything)
+    monkeypatch.setattr(cli, "show_lines", lambda *given: None)
+    return plans
+
+
+def cells_of(planned: Any) -> set[tuple[Any, ...]]:
+    names = ("transactions_per_connection", "system")
+    return {tuple(trial.cell[name] for name in names) for trial in planned.trials}
+
+
+def without(run_path: Path, length: int) -> None:
+    """A run without the points of one length."""
+    path = run_path / record.POINTS
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [
+        one for one in lines if json.loads(one)["cell"]["transactions_per_connection"] != length
+    ]
+    assert len(kept) < len(lines)
+    path.write_text("".join(kept))
+
+
+def test_contention__measures_what_is_not_measured(
+    measured_later: list[Any], tmp_path: Path
+) -> None:
+    name = "pingpong-contention"
+    outcome = synthetic.write(tmp_path, [name], "quick")
+    assert call("contention", name, "--results", str(tmp_path)).exit_code == 0
+    assert measured_later == []
+    without(outcome.runs[name], 8)
+    for words in (["--only", "transactions_per_connection=1"], []):
+        done = call("contention", name, "--results", str(tmp_path), *words)
+        assert done.exit_code == 0, done.output
+    (planned,) = measured_later
+    whole = make_plan([load_experiment(name)], "quick")
+    assert cells_of(planned) == {cell for cell in cells_of(whole) if cell[0] == 8}
+
+
+def test_contention__a_longer_only_is_measured(measured_later: list[Any], tmp_path: Path) -> None:
+    name = "pingpong-contention"
+    synthetic.write(tmp_path, [name], "quick")
+    argv = ["contention", name, "--results", str(tmp_path)]
+    assert call(*argv, "--only", "transactions_per_connection=2").exit_code == 0
+    (planned,) = measured_later
+    assert {length for length, _ in cells_of(planned)} == {2}
+
+
+@pytest.mark.parametrize("key", ["binaries", "sampling"])
+def test_contention__not_beside_what_is_unlike(
+    measured_later: list[Any], tmp_path: Path, key: str
+) -> None:
+    """A table of the new points alone would hide those of before."""
+    name = "pingpong-contention"
+    outcome = synthetic.write(tmp_path, [name], "quick")
+    without(outcome.runs[name], 8)
+    meta = record.read_meta(outcome.runs[name])
+    other = {"binaries": {"a": "1"}, "sampling": {**meta["sampling"], "measure_s": 60.0}}
+    record.write_json(outcome.runs[name] / record.META, {**meta, key: other[key]})
+    done = call("contention", name, "--results", str(tmp_path))
+    assert f"what is measured differs in {key}" in done.stderr
+    whole = make_plan([load_experiment(name)], "quick")
+    assert cells_of(measured_later[0]) == cells_of(whole)
+
+
+def test_profile__measures_the_points_that_are_missing(
+    measured_later: list[Any], tmp_path: Path
+) -> None:
+    name = "pingpong-peers"
+    outcome = synthetic.write(tmp_path, [name], "quick")
+    raw = table.load_raw(tmp_path, "local", name)
+    for point in raw.points:
+        record.write_json(profile.functions_path(point, raw, tmp_path, "local"), {"tcp_ack": 10.0})
+    argv = ["profile", name, "--results", str(tmp_path), "--json"]
+    assert call(*argv).exit_code == 0
+    assert measured_later == []
+    without(outcome.runs[name], 128)
+    assert call(*argv).exit_code == 0
+    (planned,) = measured_later
+    whole = make_plan([load_experiment(name)], "quick", cores=8)
+    assert cells_of(planned) == {cell for cell in cells_of(whole) if cell[0] == 128}
 
 
 def test_report__of_nothing(tmp_path: Path) -> None:
