@@ -59,6 +59,7 @@ from megabench.testbed import Testbed
 
 OK, FAILED, USAGE, SKIPPED = 0, 1, 2, 77
 LINES_PLUGIN = "liblines.so"
+ONLY_EMULATED = "cache lines are counted in an emulated machine only"
 
 
 class Verbs(TyperGroup):
@@ -355,6 +356,10 @@ def run_(
     bed = load_testbed(testbed)
     of_lines = [one for one in experiments if one.counter == "lines"]
     experiments = [one for one in experiments if one.counter != "lines"]
+    if bed.kind != "vm":
+        for one in of_lines:
+            console.say(f"left out: {one.id}: {ONLY_EMULATED}")
+        of_lines = []
     planned = plan.make_plan(experiments, scale, wanted, bed.cores, len(bed.clients))
     lines = plan.make_plan(of_lines, scale, wanted, bed.cores)
     for line in planned.fitted:
@@ -423,7 +428,7 @@ def measure_lines(request: run.Request, planned: plan.Plan, testbed: str) -> run
     bed = load_testbed(testbed)
     if bed.kind != "vm":
         names = ", ".join(one.id for one in request.experiments)
-        console.say(f"left out: {names}: cache lines are counted in an emulated machine only")
+        console.say(f"left out: {names}: {ONLY_EMULATED}")
         return run.Outcome()
     bed = load_testbed(testbed, "tcg")
     if bed.is_up():

@@ -12,6 +12,7 @@ import http.server
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from megabench.experiment import load_experiment
+from megabench.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -324,6 +328,17 @@ def test_make__reproduce_refuses_before_it_builds(argument: str, message: str) -
     assert done.returncode != 0
     assert message in done.stderr
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
+def test_plan__says_what_the_plan_says(scale: str, tmp_path: Path) -> None:
+    names = [path.stem for path in sorted((ROOT / "harness/experiments").glob("*.toml"))]
+    done = run(SCRIPTS / "plan.sh", tmp_path, "local", scale, "auto", *names)
+    assert done.returncode == 0, done.stderr
+    said = re.search(rf"(\d+) min  run at scale {scale}", done.stdout)
+    assert said is not None, done.stdout
+    minutes = make_plan([load_experiment(name) for name in names], scale).seconds / 60
+    assert 0.8 * minutes <= int(said[1]) <= 1.2 * minutes + 1
 
 
 @pytest.mark.parametrize(("testbed", "built"), [("local", True), ("cluster-example", False)])

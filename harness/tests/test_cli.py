@@ -159,6 +159,15 @@ def test_run__remove_is_about_real_machines(bed: FakeBed, tmp_path: Path) -> Non
     assert bed.history[-2:] == ["down", "remove"]
 
 
+def test_run__what_is_left_out_on_real_machines_takes_no_time(bed: FakeBed) -> None:
+    both = [NAME, "pingpong-contention"]
+    assert "69 trials" in call("run", *both, "--dry-run").stderr
+    bed.kind = "ssh"
+    done = call("run", *both, "--dry-run")
+    assert "48 trials" in done.stderr
+    assert "left out: pingpong-contention: cache lines are counted" in done.stderr
+
+
 def test_run__json(bed: FakeBed, tmp_path: Path) -> None:
     done = call("run", NAME, "--scale", "smoke", "--results", str(tmp_path), "--json")
     said = json.loads(done.stdout)

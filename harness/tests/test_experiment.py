@@ -159,3 +159,8 @@ def test_budgets__smoke_and_quick() -> None:
     for experiment in all_experiments():
         assert make_plan([experiment], "smoke").seconds <= 30
         assert make_plan([experiment], "quick").seconds <= 8 * 60
+    # Those that count lines have a session of their own.
+    lines = [one for one in all_experiments() if one.counter == "lines"]
+    others = [one for one in all_experiments() if one.counter != "lines"]
+    together = sum(make_plan(part, "quick").seconds for part in (lines, others))
+    assert together <= 90 * 60
