@@ -40,10 +40,8 @@ def messages() -> list[str]:
 
 def pieces(message: str) -> list[str]:
     """What a message has of its own: of `here: disk: …` each word that somebody says."""
-    words = STANDS_FOR.split(message)
-    return [
-        part for word in words for part in re.split("[:,] ", word.strip(" :,")) if len(part) > 2
-    ]
+    words = [word.strip(" :,") for word in STANDS_FOR.split(message)]
+    return [part for word in words for part in re.split("[:,] ", word) if len(part) > 2]
 
 
 def test_messages__are_found() -> None:
