@@ -58,7 +58,7 @@ class SshTestbed(Testbed):
             (host, want.tuning) for host, want in zip(self.ssh_hosts, wanted, strict=True)
         ]
         self._applied: list[Applied] = []
-        self._release = ""
+        self._boots: dict[str, str] = {}
         self._surveys: list[Survey] = []
         self._up = False
 
@@ -134,17 +134,17 @@ class SshTestbed(Testbed):
         """Which machine does not answer, or is not what it was; empty if all are there."""
         for host in self.ssh_hosts:
             try:
-                host.run(["true"], timeout=15)
+                boot = host.read_text(deploy.BOOT_ID)
             except HarnessError:
                 # The connection may be gone and the machine not: once more, by a new one.
                 host.close()
                 try:
-                    host.run(["true"], timeout=15)
+                    boot = host.read_text(deploy.BOOT_ID)
                 except HarnessError as error:
                     return f"{host.name} does not answer: {error.message.splitlines()[0]}"
-        release = deploy.running(self.server)[0]
-        if self._release and release != self._release:
-            return f"the server has been rebooted into {release}; it ran {self._release}"
+            if boot != self._boots.get(host.name, boot):
+                release = deploy.running(host)[0]
+                return f"{host.name} has been rebooted, into {release}: its settings are gone"
         return ""
 
     # Coming and going
@@ -163,7 +163,7 @@ class SshTestbed(Testbed):
         if self._up:
             return
         self.bring_kernel()
-        self._release = deploy.running(self.server)[0]
+        self._boots = {host.name: host.read_text(deploy.BOOT_ID) for host in self.ssh_hosts}
         self._applied = self.tune()
         self._up = True
 

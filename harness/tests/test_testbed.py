@@ -14,6 +14,7 @@ from megabench import paths
 from megabench.cluster import SshTestbed
 from megabench.definition import Table
 from megabench.errors import DefinitionError, TestbedError
+from megabench.host import Completed
 from megabench.ssh import SshHost
 from megabench.testbed import Testbed, uninterrupted
 from megabench.vm import VmTestbed, pinned
@@ -197,3 +198,55 @@ def test_load__cluster_deploys_a_reduced_kernel_unless_told_otherwise(changed: W
     path = changed("cluster-example", 'kernel = "deploy"', 'kernel = "latest"')
     with pytest.raises(DefinitionError, match=r"deploy\.kernel: must be one of deploy, own, any"):
         Testbed.load(str(path))
+
+
+class Rebooting:
+    """A host of which only the boot is known; it may not answer at first, or not at all."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.boot, self.failures = name, "one\n", 0
+
+    def read_text(self, path: str) -> str:
+        if self.failures:
+            self.failures -= 1
+            raise TestbedError("no SSH to it: Unable to connect\nmore")
+        return self.boot
+
+    def run(self, argv: Any, **given: Any) -> Completed:
+        return Completed(list(argv), 0, "6.12-megapipe #1 SMP\n", "")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> SshTestbed:
+    """cluster-example, come up on machines that are not there."""
+    bed = Testbed.load("cluster-example")
+    assert isinstance(bed, SshTestbed)
+    bed.ssh_hosts = [Rebooting("server"), Rebooting("client1")]  # type: ignore[list-item]
+    monkeypatch.setattr(bed, "bring_kernel", lambda: None)
+    monkeypatch.setattr(bed, "tune", list)
+    bed.up()
+    return bed
+
+
+def test_gone__all_are_there(cluster: SshTestbed) -> None:
+    assert cluster.gone() == ""
+    cluster.ssh_hosts[0].failures = 1  # type: ignore[attr-defined]
+    assert cluster.gone() == ""
+
+
+def test_gone__one_does_not_answer(cluster: SshTestbed) -> None:
+    cluster.ssh_hosts[1].failures = 2  # type: ignore[attr-defined]
+    assert cluster.gone() == "client1 does not answer: no SSH to it: Unable to connect"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_gone__rebooted_into_the_same_kernel(cluster: SshTestbed, which: int) -> None:
+    """Its settings went with the reboot, so what it measures now is something else."""
+    host = cluster.ssh_hosts[which]
+    host.boot = "two\n"  # type: ignore[attr-defined]
+    assert cluster.gone() == (
+        f"{host.name} has been rebooted, into 6.12-megapipe: its settings are gone"
+    )
