@@ -86,6 +86,25 @@ def published_ratio(verdict: Verdict) -> tuple[float, str]:
     return above.ratio / below.ratio, above.mark
 
 
+def claimed(experiment: Experiment, metric: str) -> list[dict[str, Any]]:
+    """The paper's numbers behind the verdicts, as values of a metric that is derived like them."""
+    of = {
+        (derived.of, *derived.over.items()): derived.kind
+        for derived in experiment.derived
+        if derived.metric == metric and derived.kind in ("gain", "ratio")
+    }
+    rows: list[dict[str, Any]] = []
+    for verdict in experiment.verdicts:
+        kind = of.get((verdict.metric, *verdict.over.items()))
+        if kind is None:
+            continue
+        ratio, mark = published_ratio(verdict)
+        value = 100 * (ratio - 1) if kind == "gain" else ratio
+        row = {"system": verdict.system, "value": value, "mark": mark, "reading_error": math.nan}
+        rows.append({**experiment.fixed, **verdict.at, **row})
+    return rows
+
+
 def not_run(experiment: Experiment) -> list[Judged]:
     """The claims of an experiment without results."""
     rows = []

@@ -81,6 +81,8 @@ class Figure:
     at: Mapping[str, Value] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
     paper: str | None = None
+    # The claims of the verdicts are points of this figure: its axis is that of their ratio.
+    claims: bool = False
     needs_scaling: bool = False
     instead: str | None = None
 
@@ -380,6 +382,7 @@ def _figure(row: Table, parameters: list[str], x: str, series: str) -> Figure:
         at=_point(row, "at", parameters),
         parts=tuple(row.values.get("parts", ())),
         paper=row.text("paper", "") or None,
+        claims=row.boolean("claims", False),
         needs_scaling=row.boolean("needs_scaling", False),
         instead=row.text("instead", "") or None,
     )

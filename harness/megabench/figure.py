@@ -23,7 +23,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.figure import SubFigure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from megabench import packets, paper, system
+from megabench import compare, packets, paper, system
 from megabench.experiment import MARKS, Figure, says
 from megabench.record import write_whole
 from megabench.table import Table
@@ -58,6 +58,7 @@ STYLE: Any = {
     "svg.fonttype": "path",
 }
 LABELS = {
+    "cost_of_size": "times that of 64 B",
     "transactions_per_connection": "transactions per connection",
     "cores": "cores",
     "connections": "concurrent connections",
@@ -124,7 +125,7 @@ def drawable(table: Table, figure: Figure) -> bool:
     Without such a curve the substitute stands alone.
     """
     if figure.needs_scaling and not table.raw.can_scale:
-        return figure.paper is not None
+        return figure.paper is not None and figure.instead is not None
     beside = any(
         other.instead == figure.id and other.needs_scaling and other.paper is not None
         for other in table.raw.experiment.figures
@@ -231,10 +232,18 @@ def _series(rows: pd.DataFrame, figure: Figure) -> list[Any]:
     return sorted(rows[figure.series].unique())
 
 
-def _paper_rows(figure: Figure) -> pd.DataFrame:
-    if figure.paper is None:
-        return pd.DataFrame()
-    return paper.rows(figure.paper, {"metric": figure.metric, **figure.at})
+def _paper_rows(table: Table, figure: Figure, panel: Any = None) -> pd.DataFrame:
+    """The published numbers that stand on the axes of a figure, or of one panel of it."""
+    rows = pd.DataFrame()
+    if figure.paper is not None:
+        rows = paper.rows(figure.paper, {"metric": figure.metric, **figure.at})
+    if figure.claims:
+        rows = pd.DataFrame(compare.claimed(table.raw.experiment, figure.metric))
+    if figure.x not in rows.columns:
+        return rows.iloc[:0]
+    if panel is not None and figure.panel in rows.columns:
+        rows = rows[rows[figure.panel] == panel]
+    return rows
 
 
 def _places(name: str, values: Sequence[Any]) -> dict[Any, float]:
@@ -273,9 +282,13 @@ def _whiskers(row: Any) -> tuple[float, float] | None:
     return row["median"] - row["lo"], row["hi"] - row["median"]
 
 
-def _legend(canvas: Canvas | SubFigure, axes: Axes, width: float) -> None:
-    """Under the axes, in as many columns as `width` inches hold."""
-    handles, labels = axes.get_legend_handles_labels()
+def _legend(canvas: Canvas | SubFigure, panels: Sequence[Axes], width: float) -> None:
+    """Under the axes, in as many columns as `width` inches hold; each label of any panel once."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(text, handle)
+    handles, labels = list(found.values()), list(found)
     widest = 0.5 + 0.062 * max((len(text) for text in labels), default=0)
     columns = min(len(labels), max(1, int(width / widest)))
     canvas.legend(handles, labels, loc="outside lower left", ncols=max(1, columns))
@@ -302,8 +315,10 @@ def lines(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
             continue
         panel = panels[index]
         chosen = data if panel is None else data[data[figure.panel] == panel]
-        places = _places(figure.x, [*chosen[figure.x].unique(), *_paper_values(figure)])
-        _paper_lines(axes, figure)
+        published = _paper_rows(table, figure, panel)
+        values = [*chosen[figure.x].unique(), *(published[figure.x] if len(published) else ())]
+        places = _places(figure.x, values)
+        _paper_lines(axes, figure, published, places)
         for place, name in enumerate(_series(chosen, figure)):
             rows_of = chosen[chosen[figure.series] == name]
             _line(axes, figure, name, place, rows_of.assign(place=rows_of[figure.x].map(places)))
@@ -317,11 +332,13 @@ def lines(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
     # When all is drawn: from here on a scale no longer grows, and panels may share theirs. A loss
     # is shown as well.
     if data["median"].min() >= 0:
-        for axes in grid.flat[: len(panels)]:
-            axes.set_ylim(bottom=0)
+        shown = list(grid.flat)[: len(panels)]
+        # Room over lines that are flat: of their range alone the margin is next to nothing.
+        for axes, top in [(axes, axes.get_ylim()[1]) for axes in shown]:
+            axes.set_ylim(0, 1.05 * top)
     if rows > 1:
         canvas.supylabel(metric_label(figure.metric), fontsize=9, color=INK)
-    _legend(canvas, grid.flat[0], _width(canvas))
+    _legend(canvas, list(grid.flat)[: len(panels)], _width(canvas))
 
 
 def _one_scale(data: pd.DataFrame, figure: Figure) -> bool:
@@ -356,34 +373,34 @@ def _line(axes: Axes, figure: Figure, name: Any, place: int, rows: pd.DataFrame)
             )
 
 
-def _paper_values(figure: Figure) -> list[Any]:
-    """The values of the parameter for which the paper has a number."""
-    published = _paper_rows(figure)
-    return list(published[figure.x]) if figure.x in published.columns else []
-
-
-def _paper_lines(axes: Axes, figure: Figure) -> None:
-    """The paper's curves in grey."""
-    published = _paper_rows(figure)
-    if not _paper_values(figure):
+def _paper_lines(
+    axes: Axes, figure: Figure, published: pd.DataFrame, places: Mapping[Any, float]
+) -> None:
+    """The paper's curves in grey; what it claims of single points is no curve."""
+    if not len(published):
         return
     for name in system.order(set(published["system"])):
         rows = published[published["system"] == name].sort_values(figure.x)
-        marks = "".join(f"[{mark}]" for mark in sorted(set(rows["mark"])))
+        single = figure.claims or rows[figure.x].nunique() == 1
         axes.errorbar(
-            rows[figure.x],
+            rows[figure.x].map(places),
             rows["value"],
             yerr=rows["reading_error"] if rows["reading_error"].notna().all() else None,
             color=PAPER,
             marker=system.look(name).marker,
-            markersize=4,
+            markersize=7 if single else 4,
             markerfacecolor="none",
-            linestyle="--",
+            linestyle="none" if single else "--",
             linewidth=1.1,
             elinewidth=0.8,
-            label=f"{system.look(name).label}, paper {marks}",
+            label=_paper_label(name, rows),
             zorder=1,
         )
+
+
+def _paper_label(name: str, rows: pd.DataFrame) -> str:
+    marks = "".join(f"[{mark}]" for mark in sorted(set(rows["mark"])))
+    return f"{system.look(name).label}, paper {marks}"
 
 
 # bars
@@ -395,7 +412,7 @@ def bars(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
     columns, rows = _layout(len(panels))
     grid = canvas.subplots(rows, columns, squeeze=False, sharey=True)
     data = _data(table, figure)
-    names = _series(data, figure)
+    names = list(_series(data, figure))
     places = _places(figure.x, list(data[figure.x].unique()))
     values = sorted(places, key=lambda value: places[value])
     for index, axes in enumerate(grid.flat):
@@ -414,7 +431,7 @@ def bars(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
         _value_axis(axes, figure.metric, named=rows == 1 and index == 0)
     if rows > 1:
         canvas.supylabel(metric_label(figure.metric), fontsize=9, color=INK)
-    _legend(canvas, grid.flat[0], _width(canvas))
+    _legend(canvas, list(grid.flat)[: len(panels)], _width(canvas))
 
 
 def _bar_groups(
@@ -455,7 +472,34 @@ def _bar_groups(
             if total is not None and total.lo is not None and total.hi is not None:
                 reach = [[total.median - total.lo], [total.hi - total.median]]
                 axes.errorbar(x, total.median, yerr=reach, color=INK, capsize=2, linewidth=1)
+    _paper_marks(axes, table, figure, point, names, values)
     _hatch_key(axes, parts)
+
+
+def _paper_marks(
+    axes: Axes,
+    table: Table,
+    figure: Figure,
+    point: Mapping[str, Any],
+    names: Sequence[Any],
+    values: Sequence[Any],
+) -> None:
+    """The paper's numbers in grey over the bars that they are of."""
+    published = _paper_rows(table, figure, point.get(figure.panel or ""))
+    for _, row in published.iterrows():
+        if row["system"] not in names or row[figure.x] not in values:
+            continue
+        place = (names.index(row["system"]) - (len(names) - 1) / 2) * 0.84 / len(names)
+        axes.plot(
+            values.index(row[figure.x]) + place,
+            row["value"],
+            color=PAPER,
+            marker=system.look(row["system"]).marker,
+            markersize=7,
+            markerfacecolor="none",
+            linestyle="none",
+            label=_paper_label(row["system"], published[published["system"] == row["system"]]),
+        )
 
 
 def _hatch_key(axes: Axes, parts: Sequence[str]) -> None:
@@ -478,7 +522,7 @@ def _hatch_key(axes: Axes, parts: Sequence[str]) -> None:
 
 def stacked(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
     """What each system adds: beside the paper's on one scale, and again on a scale of its own."""
-    published = _paper_rows(figure)
+    published = _paper_rows(table, figure)
     data = _data(table, figure)
     values = sorted({*data[figure.x], *(published[figure.x] if len(published) else ())})
     columns = 2 if len(published) else 1
@@ -509,7 +553,7 @@ def stacked(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
     _our_stack(ours, table, figure, data, shown, 0.0, 0.6)
     ours.set_title("ours alone, its own scale" if len(published) else "")
     _stack_axes(ours, figure, shown, named=not len(published))
-    _legend(canvas, grid[0][0], _width(canvas))
+    _legend(canvas, [grid[0][0]], _width(canvas))
 
 
 def _below(rows: pd.DataFrame, names: Sequence[str], x: str, column: str) -> dict[Any, float]:
@@ -590,11 +634,17 @@ def _not_measurable(table: Table, figure: Figure) -> Canvas:
     else:
         left = canvas.subfigures(1, 1)
     axes = left.subplots()
-    _paper_lines(axes, figure)
-    places = _places(figure.x, _paper_values(figure))
-    if places:
+    published = _paper_rows(table, figure)
+    if figure.panel is not None and figure.panel in published.columns:
+        grid = table.raw.experiment.grid
+        published = published[published[figure.panel].isin(grid[figure.panel])]
+    if len(published):
+        places = _places(figure.x, list(published[figure.x]))
+        _paper_lines(axes, figure, published, places)
+        if figure.panel is not None:
+            _name_points(axes, figure, published, places)
         _parameter_axis(axes, figure.x, places)
-        _legend(left, axes, 4.6)
+        _legend(left, [axes], 4.6)
     axes.set_ylim(bottom=0)
     _value_axis(axes, figure.metric)
     why = table.raw.testbed.get("why_not_scale") or "the testbed has too few cores"
@@ -602,6 +652,22 @@ def _not_measurable(table: Table, figure: Figure) -> Canvas:
     left.suptitle(f"The paper's\n{said}", x=0.02, ha="left", fontsize=9)
     _frame(canvas, table, figure.title)
     return canvas
+
+
+def _name_points(
+    axes: Axes, figure: Figure, published: pd.DataFrame, places: Mapping[Any, float]
+) -> None:
+    """Points of several panels on one pair of axes: each says of which it is."""
+    for _, row in published.iterrows():
+        axes.annotate(
+            _panel_title(figure, row[str(figure.panel)]),
+            (places[row[figure.x]], row["value"]),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=INK,
+        )
 
 
 Shape = Callable[[Canvas | SubFigure, Table, Figure], None]

@@ -234,7 +234,7 @@ def caption(one: Table, fig: Any) -> str:
     if repeats[-1]:
         noun = "One trial each" if many == "1" else f"Medians of {many} trials"
         parts.append(f"{noun}{'; whiskers are intervals' if whiskers else ''}.")
-    if fig.paper:
+    if fig.paper or fig.claims:
         parts.append("Grey: the paper's.")
     return " ".join(parts)
 

@@ -2,21 +2,25 @@
 """Figures: drawn from tables alone, the same bytes each time, honest about what cannot be shown."""
 
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import pytest
 import synthetic
 from matplotlib.figure import Figure as Canvas
 
-from megabench import figure, table
+from megabench import figure, system, table
 from megabench.experiment import Figure
 
 BOTH = ["pingpong-contribution", "pingpong-speedup"]
 Tables = dict[str, table.Table]
 
 
-def tables(results: Path, *, can_scale: bool, scale: str = "quick") -> Tables:
-    synthetic.write(results, BOTH, scale, synthetic.SyntheticBed(can_scale=can_scale))
-    return {name: table.make_table(table.load_raw(results, "local", name, scale)) for name in BOTH}
+def tables(
+    results: Path, *, can_scale: bool, scale: str = "quick", names: list[str] = BOTH
+) -> Tables:
+    synthetic.write(results, names, scale, synthetic.SyntheticBed(can_scale=can_scale))
+    return {one: table.make_table(table.load_raw(results, "local", one, scale)) for one in names}
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +146,76 @@ def test_lines__panels_of_one_scale_hold_all_points(tmp_path: Path) -> None:
         assert lowest == 0
         for line in axes.lines:
             assert max(line.get_ydata()) <= highest  # type: ignore[arg-type]
+
+
+def paper_points(axes: Any) -> dict[str, list[tuple[float, float]]]:
+    """What is drawn in the paper's grey, by its label."""
+    drawn = {line.get_label(): line for line in axes.lines}
+    drawn |= {
+        box.get_label(): box.lines[0]
+        for box in axes.containers
+        if type(box).__name__ == "ErrorbarContainer"
+    }
+    return {
+        str(label): list(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        for label, line in drawn.items()
+        if "paper" in str(label) and line.get_color() == figure.PAPER
+    }
+
+
+def test_claims__memcached_at_one_request_and_at_endless_ones(tmp_path: Path) -> None:
+    (axes,) = drawn_alone(tmp_path, "memcached-throughput", "gain").axes
+    ticks = dict(
+        zip((t.get_text() for t in axes.get_xticklabels()), axes.get_xticks(), strict=True)
+    )
+    (points,) = paper_points(axes).values()
+    there = dict(points)
+    assert there[ticks["1"]] == pytest.approx(320)
+    assert there[ticks["endless"]] == pytest.approx(15)
+
+
+def test_claims__nginx_over_the_bar_of_the_trace(tmp_path: Path) -> None:
+    (axes,) = drawn_alone(tmp_path, "nginx-throughput", "gain").axes
+    groups = [tick.get_text() for tick in axes.get_xticklabels()]
+    (label,) = paper_points(axes)
+    ((x, y),) = paper_points(axes)[label]
+    assert label == "MegaPipe PBL, paper [A]"
+    assert round(x) == groups.index("yahoo")
+    assert y == 75.0
+    bar = min(axes.patches, key=lambda one: abs(one.get_x() + one.get_width() / 2 - x))
+    assert bar.get_facecolor()[:3] == matplotlib.colors.to_rgb(system.look("megapipe").colour)
+
+
+def test_claims__only_in_the_panel_of_the_verdict(tmp_path: Path) -> None:
+    few, many = drawn_alone(tmp_path, "pingpong-peers", "gain").axes
+    assert paper_points(few) == {}
+    ((x, y),) = paper_points(many)["MegaPipe PBL, paper [F]"]
+    assert (x, y) == (1, pytest.approx(100 * (5.42 / 2.87 - 1)))
+
+
+def test_claims__a_kibibyte_costs_two_per_cent_more(tmp_path: Path) -> None:
+    (axes,) = drawn_alone(tmp_path, "motivation-size", "cost").axes
+    assert paper_points(axes)["epoll, paper [T]"] == [(1024, pytest.approx(1.02))]
+
+
+def test_draw__the_paper_s_speed_up_in_each_panel(tmp_path: Path) -> None:
+    one = tables(tmp_path, can_scale=True, names=["motivation-cores"])["motivation-cores"]
+    canvas = figure.draw(one, of(one, "speedup"))
+    for axes, speedup in zip(canvas.axes, (1.30, 5.13, 6.72), strict=True):
+        assert paper_points(axes)["epoll, paper [F]"] == [(8, speedup)]
+
+
+def test_draw__points_of_several_panels_say_of_which(tmp_path: Path) -> None:
+    written = texts(drawn_alone(tmp_path, "motivation-cores", "speedup"))
+    assert "16 txn/connection" in written
+    assert "64 txn/connection" not in written
+
+
+def test_lines__flat_ones_are_not_cut(tmp_path: Path) -> None:
+    canvas = drawn_alone(tmp_path, "motivation-cores", "instructions")
+    for axes in canvas.axes:
+        highest = max(max(line.get_ydata()) for line in axes.lines)  # type: ignore[type-var]
+        assert highest <= 0.97 * axes.get_ylim()[1]
 
 
 def test_marks_explained__all() -> None:
