@@ -40,6 +40,15 @@ THEME = {
     figure.PAPER: "var(--paper)",
     "#ffffff": "var(--bg)",
 }
+# Colours of systems and of ordered series that a dark page would swallow, and theirs at night.
+NIGHT = {
+    "#000000": "#e6edf3",
+    "#4d4d4d": "#a3a3a3",
+    "#332288": "#9d93e0",
+    "#762a83": "#a95bb8",
+    "#40004b": "#c77fd4",
+    "#1f0024": "#e8c4ee",
+}
 CLASSES = {
     compare.REPRODUCED: "reproduced",
     compare.SAME: "same",
@@ -122,6 +131,8 @@ def render(results: Path, testbed: str, tables: list[Table]) -> str:
         marks=figure.marks_explained(),
         line_headings=contention.HEADINGS,
         interval_rule=plain(INTERVAL_RULE),
+        day={variable(colour): colour for colour in NIGHT},
+        night={variable(colour): other for colour, other in NIGHT.items()},
         release=metadata.lookup(bed, "facts.server.release") or "6.12",
         versions=versions(),
         experiments=[_experiment(results, testbed, one) for one in tables],
@@ -295,9 +306,15 @@ def inline_svg(text: str, name: str) -> str:
     text = f"{head}>{body}"
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", text)
-    for colour, variable in THEME.items():
-        text = re.sub(rf"{colour}\b", variable, text, flags=re.IGNORECASE)
+    themed = {**THEME, **{colour: f"var({variable(colour)})" for colour in NIGHT}}
+    for colour, with_what in themed.items():
+        text = re.sub(rf"{colour}\b", with_what, text, flags=re.IGNORECASE)
     return text
+
+
+def variable(colour: str) -> str:
+    """The name of a colour that is another at night."""
+    return f"--c{colour.removeprefix('#')}"
 
 
 def plain(text: str) -> str:

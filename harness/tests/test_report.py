@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The report and the READMEs."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import synthetic
 
-from megabench import figure, paths, report, table
+from megabench import figure, paths, report, system, table
 from megabench.record import ResultsError
 
 BOTH = ["pingpong-contribution", "pingpong-speedup"]
@@ -92,6 +93,26 @@ def test_inline_svg__takes_the_page_s_colours(results: Path) -> None:
     assert "<metadata>" not in inline
     assert inline.count('id="') == inline.count('id="one-')
     assert inline.count('href="#') == inline.count('href="#one-') > 0
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [one / 12.92 if one <= 0.03928 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(
+    "colour", [*(look.colour for look in system.systems().values()), *figure.ORDERED]
+)
+def test_night__no_series_is_swallowed_by_the_dark(colour: str, page: str) -> None:
+    """A contrast of 3, as accessibility asks of pictures."""
+    night = report.NIGHT.get(colour, colour)
+    back = re.findall(r"--bg: (#[0-9a-f]{6})", page)[1]
+    assert (luminance(night) + 0.05) / (luminance(back) + 0.05) >= 3
+    if colour in report.NIGHT:
+        name = report.variable(colour)
+        assert page.index(f"{name}: {colour};") < page.index(f"{name}: {night};")
+        assert f'fill: {colour}"' not in page
 
 
 def test_results_readme__links_exist(results: Path) -> None:
