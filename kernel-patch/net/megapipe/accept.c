@@ -585,7 +585,7 @@ void mp_accept_describe(struct mp_handle *handle,
 		if (listener->cpus)
 			sock = mp_partition_sock(l->partition);
 	}
-	listener->queued = READ_ONCE(sock->sk->sk_ack_backlog);
+	listener->queued = mp_accept_queue_len(sock);
 	listener->backlog = READ_ONCE(sock->sk->sk_max_ack_backlog);
 	listener->accepts = l->accepts;
 	listener->accepts_foreign = l->accepts_foreign;

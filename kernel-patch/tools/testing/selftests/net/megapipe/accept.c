@@ -288,9 +288,13 @@ TEST_F(acc, start__checks_its_arguments)
  */
 TEST_F(acc, limit__leaves_connections_in_the_queue)
 {
+	struct megapipe_listener look;
 	struct megapipe_event event;
 
 	connect_all(self, variant);
+	/* As the completions say, each protocol where it counts them */
+	ASSERT_EQ(mp_listener(self->channel, self->listener, &look), 0);
+	EXPECT_EQ(look.queued, variant->backlog ? CLIENTS : 0);
 	limit_files(&self->limit, 0);
 	event = mp_run(self->channel, mp_cmd_accept(self->listener, 0, 0));
 	EXPECT_EQ(event.op, MEGAPIPE_OP_ACCEPT);
