@@ -193,6 +193,11 @@ static __poll_t mp_channel_poll(struct file *file, poll_table *pt)
 {
 	struct mp_channel *channel = file->private_data;
 
+	/*
+	 * Then the look at the lists: the barrier in here pairs with the one in
+	 * llist_add() in mp_handle_ready(), and with that of wq_has_sleeper()
+	 * in mp_queue_pass_on().
+	 */
 	poll_wait(file, &channel->wait, pt);
 	return mp_queue_pending(channel) ? EPOLLIN | EPOLLRDNORM : 0;
 }

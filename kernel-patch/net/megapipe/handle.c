@@ -198,9 +198,11 @@ bool mp_handle_ready(struct mp_handle *handle, int events)
 	 * Only the first entry of an empty list has somebody to wake: a
 	 * dispatcher that finds the list not empty does not sleep.  The
 	 * cmpxchg in llist_add() is a full barrier, which orders the list
-	 * before the look at the wait queue; its partner is set_current_state()
-	 * in prepare_to_wait_exclusive(), between the dispatcher's appearance
-	 * on the wait queue and its look at the list, in mp_queue_wait().
+	 * before the look at the wait queue.  Its partners stand between the
+	 * appearance on the wait queue and the look at the list: of a
+	 * dispatcher, set_current_state() in prepare_to_wait_exclusive(), see
+	 * mp_queue_wait(); of a poller, smp_mb() in poll_wait(), see
+	 * mp_channel_poll().
 	 */
 	if (llist_add(&handle->ready, &channel->ready) &&
 	    /* After the barrier in llist_add(), see above */
