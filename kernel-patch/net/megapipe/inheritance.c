@@ -140,6 +140,13 @@ static int mp_inheritance_copy_fastopen_keys(struct sock *sk,
 }
 
 /*
+ * Options that are set later find the partition in use: SYNs read its fields
+ * without its lock, and some of the listener's are set without one.  So all but
+ * bit fields and addresses are read and written as setsockopt() does it.
+ */
+#define mp_inherit(to, from)	WRITE_ONCE(to, READ_ONCE(from))
+
+/*
  * Give @sk, a partition, everything that a connection takes over from its
  * listener @from.  Both are locked.  Done when the partition is made, and again
  * after each option that is set on the listener later.
@@ -157,80 +164,85 @@ int mp_inheritance_copy(struct sock *sk, const struct sock *from)
 	if (err)
 		return err;
 
-	sk->sk_uid = from->sk_uid;
+	mp_inherit(sk->sk_uid, from->sk_uid);
 	sk->sk_reuse = from->sk_reuse;
 	sk->sk_reuseport = from->sk_reuseport;
-	sk->sk_bound_dev_if = from->sk_bound_dev_if;
-	sk->sk_userlocks = from->sk_userlocks;
+	mp_inherit(sk->sk_bound_dev_if, from->sk_bound_dev_if);
+	mp_inherit(sk->sk_userlocks, from->sk_userlocks);
 	/* Time stamps are counted: see sk_clone_lock(), net_enable_timestamp(). */
-	sk->sk_flags = (from->sk_flags & ~own) | (sk->sk_flags & own);
+	WRITE_ONCE(sk->sk_flags,
+		   (READ_ONCE(from->sk_flags) & ~own) | (sk->sk_flags & own));
 	if (sock_flag(from, SOCK_TIMESTAMP))
 		sock_enable_timestamp(sk, SOCK_TIMESTAMP);
 	if (sock_flag(from, SOCK_TIMESTAMPING_RX_SOFTWARE))
 		sock_enable_timestamp(sk, SOCK_TIMESTAMPING_RX_SOFTWARE);
-	sk->sk_lingertime = from->sk_lingertime;
-	sk->sk_sndbuf = from->sk_sndbuf;
-	sk->sk_rcvbuf = from->sk_rcvbuf;
-	sk->sk_rcvlowat = from->sk_rcvlowat;
-	sk->sk_rcvtimeo = from->sk_rcvtimeo;
-	sk->sk_sndtimeo = from->sk_sndtimeo;
-	sk->sk_mark = from->sk_mark;
-	sk->sk_priority = from->sk_priority;
-	sk->sk_max_pacing_rate = from->sk_max_pacing_rate;
-	sk->sk_pacing_status = from->sk_pacing_status;
-	sk->sk_txrehash = from->sk_txrehash;
-	sk->sk_tsflags = from->sk_tsflags;
+	mp_inherit(sk->sk_lingertime, from->sk_lingertime);
+	mp_inherit(sk->sk_sndbuf, from->sk_sndbuf);
+	mp_inherit(sk->sk_rcvbuf, from->sk_rcvbuf);
+	mp_inherit(sk->sk_rcvlowat, from->sk_rcvlowat);
+	mp_inherit(sk->sk_rcvtimeo, from->sk_rcvtimeo);
+	mp_inherit(sk->sk_sndtimeo, from->sk_sndtimeo);
+	mp_inherit(sk->sk_mark, from->sk_mark);
+	mp_inherit(sk->sk_priority, from->sk_priority);
+	mp_inherit(sk->sk_max_pacing_rate, from->sk_max_pacing_rate);
+	mp_inherit(sk->sk_pacing_status, from->sk_pacing_status);
+	mp_inherit(sk->sk_txrehash, from->sk_txrehash);
+	mp_inherit(sk->sk_tsflags, from->sk_tsflags);
 #ifdef CONFIG_NET_RX_BUSY_POLL
-	sk->sk_ll_usec = from->sk_ll_usec;
-	sk->sk_prefer_busy_poll = from->sk_prefer_busy_poll;
-	sk->sk_busy_poll_budget = from->sk_busy_poll_budget;
+	mp_inherit(sk->sk_ll_usec, from->sk_ll_usec);
+	mp_inherit(sk->sk_prefer_busy_poll, from->sk_prefer_busy_poll);
+	mp_inherit(sk->sk_busy_poll_budget, from->sk_busy_poll_budget);
 #endif
 
-	inet_sk(sk)->inet_flags = inet_sk(from)->inet_flags;
-	inet_sk(sk)->inet_rcv_saddr = inet_sk(from)->inet_rcv_saddr;
-	inet_sk(sk)->inet_saddr = inet_sk(from)->inet_saddr;
-	inet_sk(sk)->uc_ttl = inet_sk(from)->uc_ttl;
-	inet_sk(sk)->min_ttl = inet_sk(from)->min_ttl;
-	inet_sk(sk)->tos = inet_sk(from)->tos;
-	inet_sk(sk)->pmtudisc = inet_sk(from)->pmtudisc;
-	inet_sk(sk)->local_port_range = inet_sk(from)->local_port_range;
+	mp_inherit(inet_sk(sk)->inet_flags, inet_sk(from)->inet_flags);
+	mp_inherit(inet_sk(sk)->inet_rcv_saddr, inet_sk(from)->inet_rcv_saddr);
+	mp_inherit(inet_sk(sk)->inet_saddr, inet_sk(from)->inet_saddr);
+	mp_inherit(inet_sk(sk)->uc_ttl, inet_sk(from)->uc_ttl);
+	mp_inherit(inet_sk(sk)->min_ttl, inet_sk(from)->min_ttl);
+	mp_inherit(inet_sk(sk)->tos, inet_sk(from)->tos);
+	mp_inherit(inet_sk(sk)->pmtudisc, inet_sk(from)->pmtudisc);
+	mp_inherit(inet_sk(sk)->local_port_range,
+		   inet_sk(from)->local_port_range);
 #if IS_ENABLED(CONFIG_IPV6)
 	if (sk->sk_family == AF_INET6) {
 		sk->sk_ipv6only = from->sk_ipv6only;
 		sk->sk_v6_rcv_saddr = from->sk_v6_rcv_saddr;
 		inet6_sk(sk)->saddr = inet6_sk(from)->saddr;
-		inet6_sk(sk)->hop_limit = inet6_sk(from)->hop_limit;
-		inet6_sk(sk)->pmtudisc = inet6_sk(from)->pmtudisc;
-		inet6_sk(sk)->tclass = inet6_sk(from)->tclass;
-		inet6_sk(sk)->rxopt.all = inet6_sk(from)->rxopt.all;
-		inet6_sk(sk)->srcprefs = inet6_sk(from)->srcprefs;
-		inet6_sk(sk)->min_hopcount = inet6_sk(from)->min_hopcount;
-		inet6_sk(sk)->frag_size = inet6_sk(from)->frag_size;
+		mp_inherit(inet6_sk(sk)->hop_limit, inet6_sk(from)->hop_limit);
+		mp_inherit(inet6_sk(sk)->pmtudisc, inet6_sk(from)->pmtudisc);
+		mp_inherit(inet6_sk(sk)->tclass, inet6_sk(from)->tclass);
+		mp_inherit(inet6_sk(sk)->rxopt.all, inet6_sk(from)->rxopt.all);
+		mp_inherit(inet6_sk(sk)->srcprefs, inet6_sk(from)->srcprefs);
+		mp_inherit(inet6_sk(sk)->min_hopcount,
+			   inet6_sk(from)->min_hopcount);
+		mp_inherit(inet6_sk(sk)->frag_size, inet6_sk(from)->frag_size);
 	}
 #endif
 
-	inet_csk(sk)->icsk_user_timeout = inet_csk(from)->icsk_user_timeout;
-	inet_csk(sk)->icsk_syn_retries = inet_csk(from)->icsk_syn_retries;
-	inet_csk(sk)->icsk_accept_queue.rskq_defer_accept =
-		inet_csk(from)->icsk_accept_queue.rskq_defer_accept;
-	inet_csk(sk)->icsk_accept_queue.fastopenq.max_qlen =
-		inet_csk(from)->icsk_accept_queue.fastopenq.max_qlen;
+	mp_inherit(inet_csk(sk)->icsk_user_timeout,
+		   inet_csk(from)->icsk_user_timeout);
+	mp_inherit(inet_csk(sk)->icsk_syn_retries,
+		   inet_csk(from)->icsk_syn_retries);
+	mp_inherit(inet_csk(sk)->icsk_accept_queue.rskq_defer_accept,
+		   inet_csk(from)->icsk_accept_queue.rskq_defer_accept);
+	mp_inherit(inet_csk(sk)->icsk_accept_queue.fastopenq.max_qlen,
+		   inet_csk(from)->icsk_accept_queue.fastopenq.max_qlen);
 
 	tp->nonagle = from_tp->nonagle;
-	tp->keepalive_time = from_tp->keepalive_time;
-	tp->keepalive_intvl = from_tp->keepalive_intvl;
-	tp->keepalive_probes = from_tp->keepalive_probes;
-	tp->linger2 = from_tp->linger2;
-	tp->notsent_lowat = from_tp->notsent_lowat;
-	tp->window_clamp = from_tp->window_clamp;
-	tp->rx_opt.user_mss = from_tp->rx_opt.user_mss;
+	mp_inherit(tp->keepalive_time, from_tp->keepalive_time);
+	mp_inherit(tp->keepalive_intvl, from_tp->keepalive_intvl);
+	mp_inherit(tp->keepalive_probes, from_tp->keepalive_probes);
+	mp_inherit(tp->linger2, from_tp->linger2);
+	mp_inherit(tp->notsent_lowat, from_tp->notsent_lowat);
+	mp_inherit(tp->window_clamp, from_tp->window_clamp);
+	mp_inherit(tp->rx_opt.user_mss, from_tp->rx_opt.user_mss);
 	tp->save_syn = from_tp->save_syn;
 	tp->thin_lto = from_tp->thin_lto;
 	tp->recvmsg_inq = from_tp->recvmsg_inq;
 	tp->fastopen_no_cookie = from_tp->fastopen_no_cookie;
-	tp->tcp_tx_delay = from_tp->tcp_tx_delay;
+	mp_inherit(tp->tcp_tx_delay, from_tp->tcp_tx_delay);
 #ifdef CONFIG_BPF
-	tp->bpf_sock_ops_cb_flags = from_tp->bpf_sock_ops_cb_flags;
+	mp_inherit(tp->bpf_sock_ops_cb_flags, from_tp->bpf_sock_ops_cb_flags);
 #endif
 	return 0;
 }
