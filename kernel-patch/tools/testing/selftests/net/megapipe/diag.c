@@ -6,11 +6,15 @@
  *	                                        ^
  *	              sock_diag, /proc/net/tcp -+
  */
+#include <limits.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
 #include <pthread.h>
 #include <sys/fsuid.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #include "megapipe_test.h"
 
@@ -86,6 +90,9 @@ struct diag_request {
 	struct inet_diag_req_v2 body;
 };
 
+/* Bits of idiag_ext */
+#define EXT(attribute)	(1 << ((attribute) - 1))
+
 static void diag_send(int netlink, struct diag_request *request, int type,
 		      int flags, int family)
 {
@@ -125,6 +132,43 @@ static int diag_dump(int netlink, int family, __be16 from, __be16 to,
 				continue;
 			*found = *msg;
 			count++;
+		}
+	}
+}
+
+/* Its class of net_cls, as ss --tos shows it, or its priority if that is 0 */
+static uint32_t diag_class(int netlink, int family, __be16 from, __be16 to)
+{
+	static char buf[1 << 16];
+	struct diag_request request = {
+		.body.idiag_states = 1 << ESTABLISHED,
+		.body.idiag_ext = EXT(INET_DIAG_TCLASS),
+	};
+	uint32_t class = UINT_MAX;
+	struct nlmsghdr *header;
+	struct inet_diag_msg *msg;
+	struct rtattr *attr;
+	int len, rest;
+
+	diag_send(netlink, &request, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family);
+	for (;;) {
+		len = mp_must(recv(netlink, buf, sizeof(buf), 0));
+		for (header = (void *)buf; NLMSG_OK(header, len);
+		     header = NLMSG_NEXT(header, len)) {
+			if (header->nlmsg_type == NLMSG_DONE)
+				return class;
+			if (header->nlmsg_type == NLMSG_ERROR)
+				mp_die("sock_diag: error");
+			msg = NLMSG_DATA(header);
+			if (msg->id.idiag_sport != from ||
+			    msg->id.idiag_dport != to)
+				continue;
+			rest = header->nlmsg_len - NLMSG_LENGTH(sizeof(*msg));
+			for (attr = (void *)(msg + 1); RTA_OK(attr, rest);
+			     attr = RTA_NEXT(attr, rest))
+				if (attr->rta_type == INET_DIAG_CLASS_ID)
+					memcpy(&class, RTA_DATA(attr),
+					       sizeof(class));
 		}
 	}
 }
@@ -258,6 +302,100 @@ TEST_F(diag, destroy__ends_a_pending_write)
 	EXPECT_LT(event.res, sizeof(data));
 	event = mp_run(self->channel, mp_cmd_write(self->lw, data, 1));
 	EXPECT_TRUE(event.res == -ECONNABORTED || event.res == -EPIPE);
+}
+
+/*
+ * The class of net_cls is that of the queue when the connection came, whoever
+ * accepts it, as a descriptor or as an lwsocket.  The listening socket and other
+ * descriptors follow their process when that moves; partitions and lwsockets
+ * do not, for the kernel looks through descriptors.
+ */
+#define CLASSES	"/tmp/megapipe-net_cls"
+
+static void join_class(int class)
+{
+	char path[64], id[16];
+
+	snprintf(path, sizeof(path), CLASSES "/mp-%d", class);
+	if (mkdir(path, 0700) && errno != EEXIST)
+		mp_die("%s: %s", path, strerror(errno));
+	snprintf(path, sizeof(path), CLASSES "/mp-%d/net_cls.classid", class);
+	snprintf(id, sizeof(id), "%d", class);
+	mp_write_text(path, id);
+	snprintf(path, sizeof(path), CLASSES "/mp-%d/tasks", class);
+	mp_write_text(path, "0");
+}
+
+static void leave_classes(void)
+{
+	char path[64];
+	int class;
+
+	mp_write_text(CLASSES "/tasks", "0");
+	for (class = 1; class <= 3; class++) {
+		snprintf(path, sizeof(path), CLASSES "/mp-%d", class);
+		rmdir(path);
+	}
+}
+
+TEST_F(diag, net_cls__is_the_class_of_the_queue)
+{
+	int channel = mp_open(), fd, client, listener, partitioned, lw, accepted;
+	struct mp_addr addr, peer;
+#define CLASS()	diag_class(self->netlink, variant->family, port(&addr), \
+			   port(&peer))
+
+	mp_must(unshare(CLONE_NEWNS));
+	mp_must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	mkdir(CLASSES, 0700);
+	if (mount("megapipe", CLASSES, "cgroup", 0, "net_cls"))
+		SKIP(return, "no net_cls: %s", strerror(errno));
+
+	for (partitioned = 0; partitioned <= 1; partitioned++) {
+		join_class(1);
+		fd = mp_listen(variant->family, 64, &addr);
+		listener = partitioned ? mp_register_cpu(channel, fd, 0, 0) :
+					 mp_register(channel, fd, 0);
+		ASSERT_GT(listener, 0);
+		/* It comes, the process moves, it is accepted. */
+		client = mp_connect(&addr);
+		mp_getsockname(client, &peer);
+		join_class(2);
+		lw = mp_run(channel, mp_cmd_accept(listener, 1,
+						   MEGAPIPE_CMD_LWSOCKET)).res;
+		ASSERT_GT(lw, 0);
+		EXPECT_EQ(CLASS(), 1);
+		/* A descriptor made of it has its class, and can get another. */
+		accepted = mp_tofd(channel, lw, 0);
+		ASSERT_GE(accepted, 0);
+		EXPECT_EQ(CLASS(), 1);
+		join_class(3);
+		EXPECT_EQ(CLASS(), 3);
+		close(accepted);
+		close(client);
+
+		lw = mp_lwsocket(channel, listener, &addr, &client);
+		mp_getsockname(client, &peer);
+		EXPECT_EQ(CLASS(), partitioned ? 1 : 3);
+		join_class(2);
+		EXPECT_EQ(CLASS(), partitioned ? 1 : 3);
+		mp_submit(channel, mp_cmd_close(lw));
+		mp_submit(channel, mp_cmd_unregister(listener));
+		close(client);
+
+		/* The same with accept() */
+		client = mp_connect(&addr);
+		mp_getsockname(client, &peer);
+		join_class(3);
+		accepted = mp_must(accept(fd, NULL, NULL));
+		EXPECT_EQ(CLASS(), 2);
+		close(accepted);
+		close(client);
+		close(fd);
+	}
+	leave_classes();
+	close(channel);
+#undef CLASS
 }
 
 /*
