@@ -3,6 +3,7 @@
  * Descriptors of all kinds: what can be registered, and how it reads and writes.
  */
 #include <pty.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -266,45 +267,61 @@ TEST_F(file, signalfd__reports_signals)
 }
 
 /*
- * A process that ends takes its signalfd's wait queue along (POLLFREE), and
- * this happens before or after its files, by who else holds them.
+ * The wait queue of a signalfd is that of the process that registered it, and
+ * goes with that process (POLLFREE), while the file, the address space and so
+ * the channel may stay.
  *
- *	parent -- holds the channel's file by inheritance
- *	  child -- opens it, registers, dies
+ *	this process ---- memory, descriptors ---- another, with its own signals
+ *	  reads, cancels, unregisters		     registers, and ends
  */
+struct other {
+	int	channel;
+	int	fd;
+	int	handle;
+};
+
+static int register_and_end(void *arg)
+{
+	struct other *other = arg;
+
+	other->handle = mp_register(other->channel, other->fd, 1);
+	return 0;
+}
+
 TEST_F(file, signalfd__outlives_its_process)
 {
+	struct other other = { .channel = self->channel };
+	struct signalfd_siginfo info = {};
+	static char stack[1 << 16] __attribute__((aligned(16)));
 	int round, status;
+	pid_t pid;
 
-	for (round = 0; round < 20; round++) {
-		int sock[2];
-		pid_t pid;
-
-		mp_must(socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
-		pid = mp_must(fork());
-		if (!pid) {
-			static struct signalfd_siginfo info;
-			int channel = mp_open(), fd = usr1_fd(), handle;
-
-			handle = mp_register(channel, fd, 1);
-			if (handle <= 0)
-				_exit(1);
-			mp_submit(channel, mp_cmd_read(handle, &info,
-						       sizeof(info)));
-			/* The grandchild keeps the files, not the signals. */
-			if (!fork()) {
-				char c;
-
-				read(sock[1], &c, 1);
-				_exit(0);
-			}
-			_exit(0);
-		}
+	for (round = 0; round < 50; round++) {
+		other.fd = usr1_fd();
+		pid = mp_must(clone(register_and_end, stack + sizeof(stack),
+				    CLONE_VM | CLONE_FILES | CLONE_VFORK |
+				    SIGCHLD, &other));
+		/* Its signals are freed when it is waited for. */
 		mp_must(waitpid(pid, &status, 0));
-		EXPECT_EQ(status, 0);
-		mp_write_all(sock[0], "x", 1);
-		close(sock[0]);
-		close(sock[1]);
+		ASSERT_EQ(status, 0);
+		ASSERT_GT(other.handle, 0);
+
+		/* Nobody tells of signals any more, but they can be read. */
+		mp_submit(self->channel, mp_cmd_read(other.handle, &info,
+						     sizeof(info)));
+		EXPECT_TRUE(mp_quiet(self->channel));
+		if (round % 2) {
+			EXPECT_EQ(mp_run(self->channel,
+					 mp_cmd_cancel(other.handle)).res,
+				  -ECANCELED);
+			raise(SIGUSR1);
+			EXPECT_EQ(mp_run(self->channel,
+					 mp_cmd_read(other.handle, &info,
+						     sizeof(info))).res,
+				  sizeof(info));
+		}
+		mp_submit(self->channel, mp_cmd_unregister(other.handle));
+		close(other.fd);
 	}
 }
 
