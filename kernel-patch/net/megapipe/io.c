@@ -221,10 +221,16 @@ static void mp_io_complete_write(struct mp_handle *handle, int res)
 		      0);
 }
 
+/* To UDP it would mean to make one datagram of this and what follows. */
+static bool mp_io_says_more(const struct mp_handle *handle)
+{
+	return unlikely(handle->more) && handle->tcp;
+}
+
 /* Write from the iterator, which moves on, at most a turn's worth of a stream. */
 static ssize_t mp_io_transmit(struct mp_handle *handle, struct msghdr *msg)
 {
-	if (unlikely(handle->more) && handle->tcp)
+	if (mp_io_says_more(handle))
 		msg->msg_flags |= MSG_MORE;
 	if (likely(mp_io_sends_plainly(handle))) {
 		iov_iter_truncate(&msg->msg_iter, MP_WRITE_TURN);
@@ -251,7 +257,8 @@ static ssize_t mp_io_send_request(struct mp_handle *handle)
 	if (request->file)
 		return mp_sendfile(handle->sock, request,
 				   min_t(u32, left, MP_WRITE_TURN),
-				   left > MP_WRITE_TURN || handle->more);
+				   left > MP_WRITE_TURN ||
+				   mp_io_says_more(handle));
 
 	msg.msg_iter = request->iter;
 	if (request->name_len) {

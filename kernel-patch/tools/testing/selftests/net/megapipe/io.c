@@ -616,6 +616,29 @@ TEST_F(datagram, sendto__bad_addresses_are_refused)
 				       &self->peer_addr.sa, 1)).res, 0);
 }
 
+/* A datagram is one for itself, whatever is said to follow. */
+TEST_F(datagram, more__makes_no_longer_datagram)
+{
+	int file = mp_must(memfd_create("body", MFD_CLOEXEC));
+	struct pollfd pfd = { .fd = self->peer, .events = POLLIN };
+	char buf[16];
+
+	mp_write_all(file, "file", 4);
+	mp_must(connect(self->fd, &self->peer_addr.sa, self->peer_addr.len));
+	EXPECT_EQ(mp_run(self->channel, with_more(
+		mp_cmd_write(self->handle, "write", 5))).res, 5);
+	ASSERT_EQ(poll(&pfd, 1, 1000), 1);
+	EXPECT_EQ(recv(self->peer, buf, sizeof(buf), 0), 5);
+	EXPECT_EQ(mp_run(self->channel, with_more(
+		mp_cmd_sendfile(self->handle, file, 0, 4))).res, 4);
+	ASSERT_EQ(poll(&pfd, 1, 1000), 1);
+	EXPECT_EQ(recv(self->peer, buf, sizeof(buf), 0), 4);
+	EXPECT_EQ(mp_run(self->channel,
+			 mp_cmd_write(self->handle, "x", 1)).res, 1);
+	EXPECT_EQ(recv(self->peer, buf, sizeof(buf), 0), 1);
+	close(file);
+}
+
 /*
  * connected UNIX datagram socket -> a peer with a full queue: told when there
  * is space; unconnected: -EAGAIN, for nobody would tell.
