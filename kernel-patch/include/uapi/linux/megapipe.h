@@ -89,7 +89,8 @@ enum megapipe_op {
 #define MEGAPIPE_CMD_LWSOCKET	(1U << 0)	/* ACCEPT: make lwsockets */
 /*
  * WRITE, WRITEV, SENDFILE: another write to the handle follows at once.  TCP may
- * keep what does not fill a segment for it, at most 200 ms (MSG_MORE of send()).
+ * keep what does not fill a segment for it, about 200 ms if it is not true, and
+ * TLS on top what does not fill a record, until it is (MSG_MORE of send()).
  */
 #define MEGAPIPE_CMD_MORE	(1U << 1)
 
