@@ -7,7 +7,7 @@ from megabench.host import Host
 
 COMPLAINT = re.compile(
     r"BUG|WARNING|Oops|general protection|KASAN|UBSAN|possible circular|rcu.*stall|refcount_t|"
-    r"unreferenced object|blocked for more than|Call Trace"
+    r"unreferenced object|blocked for more than|unregister_netdevice: waiting|Call Trace"
 )
 
 # A report of the race detector: a title between two lines, the two sides, a line.

@@ -2,7 +2,7 @@
 """Reading the kernel's log: whose race is whose."""
 
 import pytest
-from kernel_log import is_our_race, without_foreign_races
+from kernel_log import COMPLAINT, is_our_race, without_foreign_races
 
 RULE = "=" * 66
 
@@ -27,6 +27,19 @@ def race(first: str, second: str) -> str:
         RULE,
     ]
     return "".join(f"[   12.3456{number:02}] {line}\n" for number, line in enumerate(lines))
+
+
+@pytest.mark.parametrize(
+    ("line", "complains"),
+    [
+        ("BUG: KASAN: slab-use-after-free in mp_queue_pass+0x5b/0x1f0", True),
+        # A network namespace that somebody still holds a reference to
+        ("unregister_netdevice: waiting for lo to become free. Usage count = 2", True),
+        ("megapipe: loading out-of-tree module taints kernel.", False),
+    ],
+)
+def test_complaint__is_what_no_test_should_cause(line: str, complains: bool) -> None:
+    assert bool(COMPLAINT.search(f"[   12.345678] {line}")) == complains
 
 
 @pytest.mark.parametrize(
