@@ -73,7 +73,7 @@
  * @ready: connections to look at; the callbacks add to it
  */
 struct mp_floor {
-	struct mutex		mutex;
+	struct mutex		mutex;	/* of write() */
 	struct task_struct	*task;
 	struct socket		*listener;
 	struct mp_partition	*partition;
@@ -495,4 +495,5 @@ static struct miscdevice mp_floor_device = {
 	.mode	= 0600,
 	.fops	= &mp_floor_fops,
 };
+
 builtin_misc_device(mp_floor_device);

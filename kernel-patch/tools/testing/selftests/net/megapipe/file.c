@@ -292,13 +292,14 @@ TEST_F(file, signalfd__outlives_its_process)
 {
 	struct other other = { .channel = self->channel };
 	struct signalfd_siginfo info = {};
-	static char stack[1 << 16] __attribute__((aligned(16)));
+	static max_align_t stack[4096];	/* It grows downwards. */
 	int round, status;
 	pid_t pid;
 
 	for (round = 0; round < 50; round++) {
 		other.fd = usr1_fd();
-		pid = mp_must(clone(register_and_end, stack + sizeof(stack),
+		pid = mp_must(clone(register_and_end,
+				    stack + ARRAY_SIZE(stack),
 				    CLONE_VM | CLONE_FILES | CLONE_VFORK |
 				    SIGCHLD, &other));
 		/* Its signals are freed when it is waited for. */
