@@ -15,6 +15,7 @@
 #include <sched.h>
 #include <sys/fsuid.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -409,17 +410,17 @@ static long memory_stat(const char *dir, const char *name)
 }
 
 /*
- * Bytes of socket buffers that the cgroup is charged for, when they are at least
- * @min and at most @max, or what they are after a while: the kernel sums small
- * changes up every two seconds only.
+ * Bytes of @what that the cgroup is charged for, when they are at least @min and
+ * at most @max, or what they are after a while: the kernel sums small changes up
+ * every two seconds only.
  */
-static long charged(const char *dir, long min, long max)
+static long charged(const char *dir, const char *what, long min, long max)
 {
 	long long deadline = mp_now_ns() + MP_DEADLINE_NS / 2;
 	long bytes;
 
 	do {
-		bytes = memory_stat(dir, "sock");
+		bytes = memory_stat(dir, what);
 		if (bytes >= min && bytes <= max)
 			break;
 		usleep(100000);
@@ -483,7 +484,8 @@ static long charged_for(FIXTURE_DATA(cg) * self, int request, int done, bool lw,
 		if (handles[i] < 0 || event.flags & MEGAPIPE_EVENT_FD)
 			mp_die("accept: %d", event.res);
 	}
-	bytes = charged(self->path, QUEUED * QUEUED_BYTES, LONG_MAX);
+	bytes = charged(self->path, "sock", QUEUED * QUEUED_BYTES,
+			LONG_MAX);
 	for (i = 0; i < QUEUED; i++) {
 		if (lw)
 			mp_submit(self->channel, mp_cmd_close(handles[i]));
@@ -492,8 +494,15 @@ static long charged_for(FIXTURE_DATA(cg) * self, int request, int done, bool lw,
 	}
 	mp_must(write(request, &self->addr, sizeof(self->addr)));
 	mp_must(read(done, &byte, 1));
-	*after = charged(self->path, 0, bytes / 8);
+	*after = charged(self->path, "sock", 0, bytes / 8);
 	return bytes;
+}
+
+static bool has_memory(const char *dir)
+{
+	if (memory_stat(dir, "sock") < 0)
+		mp_write_text(ROOT "/cgroup.subtree_control", "+memory");
+	return memory_stat(dir, "sock") >= 0;
 }
 
 TEST_F(cg, memory__is_charged_to_who_accepts)
@@ -502,11 +511,8 @@ TEST_F(cg, memory__is_charged_to_who_accepts)
 	int request[2], done[2], status;
 	pid_t pid;
 
-	if (memory_stat(self->path, "sock") < 0) {
-		mp_write_text(ROOT "/cgroup.subtree_control", "+memory");
-		if (memory_stat(self->path, "sock") < 0)
-			SKIP(return, "no memory controller");
-	}
+	if (!has_memory(self->path))
+		SKIP(return, "no memory controller");
 	pid = start_client(request, done);
 	cg_join(self);
 	as_fd = charged_for(self, request[1], done[0], false, &after_fd);
@@ -521,6 +527,79 @@ TEST_F(cg, memory__is_charged_to_who_accepts)
 	EXPECT_LE(after_lw, as_lw / 8);
 	close(request[1]);
 	mp_must(waitpid(pid, &status, 0));
+}
+
+/*
+ * What the channel itself keeps is charged, too: each step must add at least
+ * what it cannot do without, and closing the channels gives it back.
+ */
+
+#define CHANNELS	64
+#define CHANNEL_BYTES	4096
+#define HANDLES		8192
+#define HANDLE_BYTES	192	/* of a registered descriptor, and its slot */
+#define READS		256
+#define VECTORS		1024
+
+static long grown(struct __test_metadata *_metadata, const char *dir,
+		  const char *what, long before, long least)
+{
+	long now = charged(dir, "kernel", before + least, LONG_MAX);
+
+	TH_LOG("%s: %ld bytes, at least %ld", what, now - before, least);
+	EXPECT_GE(now - before, least);
+	return now;
+}
+
+TEST_F(cg, memory__of_channels_handles_and_requests_is_charged)
+{
+	/* A channel's table of pages is as long as it may have handles. */
+	const struct rlimit limit = { 1024, 1024 };
+	static struct iovec iov[VECTORS];
+	static char buf[VECTORS];
+	int channels[CHANNELS], fds[2], handle, i;
+	long start, now;
+
+	if (!has_memory(self->path) || memory_stat(self->path, "kernel") < 0)
+		SKIP(return, "no memory controller");
+	mp_must(setrlimit(RLIMIT_NOFILE, &limit));
+	cg_join(self);
+	for (i = 0; i < VECTORS; i++)
+		iov[i] = (struct iovec){ buf + i, 1 };
+	mp_must(pipe2(fds, O_NONBLOCK | O_CLOEXEC));
+	/* What fork() has left is told by now. */
+	sleep(3);
+	start = memory_stat(self->path, "kernel");
+
+	for (i = 0; i < CHANNELS; i++)
+		channels[i] = mp_open();
+	now = grown(_metadata, self->path, "channels", start,
+		    CHANNELS * CHANNEL_BYTES);
+	/* The same file as often as it likes, in several channels */
+	for (i = 0; i < HANDLES; i++) {
+		handle = mp_register(channels[i % CHANNELS], fds[0], i);
+		ASSERT_GT(handle, 0);
+	}
+	now = grown(_metadata, self->path, "handles", now,
+		    HANDLES * HANDLE_BYTES);
+	for (i = 0; i < READS; i++) {
+		handle = mp_register(channels[i % CHANNELS], fds[0], i);
+		ASSERT_GT(handle, 0);
+		mp_submit(channels[i % CHANNELS],
+			  mp_cmd_readv(handle, iov, VECTORS));
+	}
+	now = grown(_metadata, self->path, "requests", now,
+		    READS * VECTORS * (long)sizeof(struct iovec));
+
+	for (i = 0; i < CHANNELS; i++)
+		close(channels[i]);
+	close(fds[0]);
+	close(fds[1]);
+	/* Pages of slabs that are not quite empty stay. */
+	now = charged(self->path, "kernel", 0, start + (now - start) / 4);
+	TH_LOG("closed: %ld bytes left", now - start);
+	EXPECT_LE(now, start + (READS * VECTORS * (long)sizeof(struct iovec) +
+				HANDLES * HANDLE_BYTES) / 4);
 }
 
 TEST_HARNESS_MAIN
