@@ -463,6 +463,85 @@ static int die_waiting(void *arg)
 	return 1;
 }
 
+/*
+ * UNREGISTER is the end: a dispatch that begins after it has returned delivers
+ * nothing of the handle, whichever thread calls it.
+ *
+ *	one thread:  register, READ, write, UNREGISTER -> gone[] = now
+ *	the others:  now, dispatch: none of what was gone by then
+ */
+#define GONE_THREADS	3
+#define GONE_ROUNDS	1000
+
+struct gone {
+	int channel;
+	bool stop;
+	unsigned int now;
+	unsigned int at[GONE_ROUNDS + 1];	/* by cookie; 0: still there */
+	unsigned int delivered;
+	unsigned int late;
+};
+
+static void *dispatch_until_stopped(void *arg)
+{
+	struct gone *gone = arg;
+	struct megapipe_event events[8];
+	unsigned int began, at;
+	int i, n;
+
+	while (!__atomic_load_n(&gone->stop, __ATOMIC_ACQUIRE)) {
+		began = __atomic_load_n(&gone->now, __ATOMIC_ACQUIRE);
+		n = mp_dispatch(gone->channel, NULL, 0, events, 8, 1, MS, NULL);
+		for (i = 0; i < n; i++) {
+			at = __atomic_load_n(&gone->at[events[i].cookie],
+					     __ATOMIC_ACQUIRE);
+			__atomic_fetch_add(&gone->delivered, 1,
+					   __ATOMIC_RELAXED);
+			if (at && at <= began)
+				__atomic_fetch_add(&gone->late, 1,
+						   __ATOMIC_RELAXED);
+		}
+	}
+	return NULL;
+}
+
+TEST(threads__get_nothing_of_what_is_unregistered)
+{
+	unsigned int rounds = mp_scaled(GONE_ROUNDS), i, spin;
+	static struct gone gone;
+	pthread_t threads[GONE_THREADS];
+	static uint64_t values[GONE_ROUNDS + 1];
+	int fd, handle;
+
+	if (rounds > GONE_ROUNDS)
+		rounds = GONE_ROUNDS;
+	gone.channel = mp_open();
+	for (i = 0; i < GONE_THREADS; i++)
+		mp_must(-pthread_create(&threads[i], NULL,
+					dispatch_until_stopped, &gone));
+	for (i = 1; i <= rounds; i++) {
+		fd = new_eventfd();
+		handle = mp_register(gone.channel, fd, i);
+		ASSERT_GT(handle, 0);
+		mp_submit(gone.channel, mp_cmd_read(handle, &values[i], 8));
+		raise_eventfd(fd);
+		/* Sooner or later, so that either may be first */
+		for (spin = (i % 16) * 500; spin; spin--)
+			__asm__ volatile("" ::: "memory");
+		mp_submit(gone.channel, mp_cmd_unregister(handle));
+		__atomic_store_n(&gone.at[i], gone.now + 1, __ATOMIC_RELEASE);
+		__atomic_store_n(&gone.now, gone.now + 1, __ATOMIC_RELEASE);
+		close(fd);
+	}
+	__atomic_store_n(&gone.stop, true, __ATOMIC_RELEASE);
+	for (i = 0; i < GONE_THREADS; i++)
+		pthread_join(threads[i], NULL);
+	TH_LOG("%u of %u reads completed before", gone.delivered, rounds);
+	EXPECT_LE(gone.delivered, rounds);
+	EXPECT_EQ(gone.late, 0);
+	close(gone.channel);
+}
+
 /* A process that shares the address space dies in its sleep. */
 TEST_F(wait, threads__one_that_is_killed_does_not_keep_the_channel)
 {
