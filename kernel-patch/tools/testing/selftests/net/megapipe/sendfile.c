@@ -160,6 +160,50 @@ TEST_F(sendfile, holds_the_file_while_it_goes_on)
 	EXPECT_EQ(receive(self->channel, self->peer, 0), SIZE);
 }
 
+/*
+ * No copy: what is queued are the file's own pages, so what is written to the
+ * file meanwhile is what arrives.  (AF_UNIX does the same.)
+ */
+#define QUEUED	(16 * 1024)
+
+static void expect_new_bytes(struct __test_metadata *_metadata, int channel,
+			     int handle, int peer, int file)
+{
+	static char buf[QUEUED], expected[QUEUED];
+
+	memset(expected, 'N', sizeof(expected));
+	/* All of it fits into the send buffer, so the command is complete. */
+	ASSERT_EQ(mp_run(channel, mp_cmd_sendfile(handle, file, 0,
+						  QUEUED)).res, QUEUED);
+	ASSERT_EQ(pwrite(file, expected, QUEUED, 0), QUEUED);
+	mp_read_all(peer, buf, QUEUED);
+	EXPECT_EQ(memcmp(buf, expected, QUEUED), 0);
+}
+
+TEST_F(sendfile, copies_nothing)
+{
+	expect_new_bytes(_metadata, self->channel, self->handle, self->peer,
+			 self->file);
+}
+
+/* A file of a disk, whose pages the kernel reads into its cache */
+TEST_F(sendfile, copies_nothing_of_a_file_on_a_disk)
+{
+	static char old[QUEUED];
+	char name[] = "/var/tmp/megapipe-XXXXXX";
+	int file = mp_must(mkstemp(name));
+
+	mp_must(unlink(name));
+	memset(old, 'O', sizeof(old));
+	mp_write_all(file, old, sizeof(old));
+	mp_must(fsync(file));
+	/* Not in the cache, so it has to be read */
+	posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+	expect_new_bytes(_metadata, self->channel, self->handle, self->peer,
+			 file);
+	close(file);
+}
+
 TEST_F(sendfile, can_be_cancelled_and_then_says_how_much)
 {
 	struct megapipe_event event;
