@@ -842,4 +842,72 @@ TEST_F(lw, reuse__is_not_seen)
 	}
 }
 
+/*
+ * An IPv4 client of a listener for both families, with a partition and without
+ */
+TEST(dual_stack__of_an_ipv4_client)
+{
+	struct mp_addr addr = mp_loopback(AF_INET6), to, name;
+	int channel = mp_open(), fd, listener, client, lw, value, i, off = 0;
+	uint32_t len;
+	char buf[8] = {};
+
+	for (i = 0; i <= 1; i++) {
+		fd = mp_must(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+		mp_must(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off,
+				   sizeof(off)));
+		addr.in6.sin6_addr = in6addr_any;
+		addr.in6.sin6_port = 0;
+		mp_must(bind(fd, &addr.sa, addr.len));
+		mp_must(listen(fd, 8));
+		mp_getsockname(fd, &name);
+		listener = i ? mp_register_cpu(channel, fd, 0, 0) :
+			       mp_register(channel, fd, 0);
+		ASSERT_GT(listener, 0);
+		to = mp_loopback(AF_INET);
+		to.in.sin_port = name.in6.sin6_port;
+		lw = mp_lwsocket(channel, listener, &to, &client);
+
+		/* It is an IPv6 socket, with addresses that say IPv4. */
+		ASSERT_EQ(mp_sockname(channel, lw, true, &name.storage, &len),
+			  0);
+		EXPECT_EQ(len, sizeof(name.in6));
+		EXPECT_EQ(name.sa.sa_family, AF_INET6);
+		EXPECT_TRUE(IN6_IS_ADDR_V4MAPPED(&name.in6.sin6_addr));
+		mp_getsockname(client, &to);
+		EXPECT_EQ(name.in6.sin6_port, to.in.sin_port);
+
+		/* Options of both: it sends IPv4. */
+		value = 0x10;
+		EXPECT_EQ(mp_setsockopt(channel, lw, IPPROTO_IP, IP_TOS, &value,
+					sizeof(value)), 0);
+		EXPECT_EQ(mp_setsockopt(channel, lw, IPPROTO_IPV6, IPV6_TCLASS,
+					&value, sizeof(value)), 0);
+		value = 0;
+		len = sizeof(value);
+		EXPECT_EQ(mp_getsockopt(channel, lw, IPPROTO_IP, IP_TOS, &value,
+					&len), 0);
+		EXPECT_EQ(value, 0x10);
+
+		mp_write_all(client, "to", 2);
+		EXPECT_EQ(mp_run(channel, mp_cmd_read(lw, buf,
+						      sizeof(buf))).res, 2);
+		EXPECT_STREQ(buf, "to");
+		EXPECT_EQ(mp_run(channel, mp_cmd_write(lw, "fro", 3)).res, 3);
+		mp_read_all(client, buf, 3);
+		EXPECT_STREQ(buf, "fro");
+
+		lw = mp_tofd(channel, lw, 0);
+		ASSERT_GE(lw, 0);
+		mp_write_all(lw, "fd", 2);
+		mp_read_all(client, buf, 2);
+		close(lw);
+		close(client);
+		mp_submit(channel, mp_cmd_unregister(listener));
+		close(fd);
+		memset(buf, 0, sizeof(buf));
+	}
+	close(channel);
+}
+
 TEST_HARNESS_MAIN
