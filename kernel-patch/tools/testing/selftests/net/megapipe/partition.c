@@ -12,6 +12,7 @@
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -1056,11 +1057,9 @@ TEST(partitions__are_limited)
 {
 	const struct rlimit limit = { .rlim_cur = 2048, .rlim_max = 2048 };
 	struct megapipe_listener look;
-	int channel, fd, i, ret = 0;
+	int channel, fd, i, ret = 0, last = 0;
 	struct mp_addr addr;
 
-	if (mp_scaled(10) < 20)
-		SKIP(return, "2,048 grace periods: only in the long run");
 	mp_must(setrlimit(RLIMIT_NOFILE, &limit));
 	channel = mp_open();
 	fd = mp_listen(AF_INET, 8, &addr);
@@ -1068,17 +1067,123 @@ TEST(partitions__are_limited)
 		ret = mp_register_cpu(channel, fd, 0, i % mp_cpus());
 		if (ret < 0)
 			break;
+		last = ret;
 	}
 	EXPECT_EQ(i, 1024);
 	EXPECT_EQ(ret, -ENOSPC);
-	close(channel);
-	channel = mp_open();
-	ret = mp_register(channel, fd, 0);
-	ASSERT_GT(ret, 0);
-	ASSERT_EQ(mp_listener(channel, ret, &look), 0);
+	/* It counts those that there are. */
+	mp_submit(channel, mp_cmd_unregister(last));
+	last = mp_register_cpu(channel, fd, 0, 0);
+	EXPECT_GT(last, 0);
+	ASSERT_EQ(mp_listener(channel, last, &look), 0);
+	EXPECT_EQ(look.partitions, 1024);
+
+	/* All together: one by one they would wait for 2,048 grace periods. */
+	mp_must(shutdown(fd, SHUT_RD));
+	mp_must(listen(fd, 8));
+	ASSERT_EQ(mp_listener(channel, last, &look), 0);
 	EXPECT_EQ(look.partitions, 0);
 	close(channel);
 	close(fd);
+}
+
+/*
+ * The descriptor is the authority: who has it may have a partition, whoever has
+ * bound the port, also one that needs a privilege to be bound.
+ *
+ *	root: bind(), listen() -- fork --> another user: open, register, accept
+ */
+TEST(user__need_not_be_the_one_who_has_bound)
+{
+	struct mp_addr addr = mp_loopback(AF_INET);
+	int fd, client, status, ready[2];
+	char byte = 0;
+	pid_t pid;
+
+	mp_new_netns();
+	addr.in.sin_port = htons(80);
+	fd = mp_must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	mp_must(bind(fd, &addr.sa, addr.len));
+	mp_must(listen(fd, 8));
+	mp_must(pipe2(ready, O_CLOEXEC));
+
+	pid = mp_must(fork());
+	if (!pid) {
+		struct megapipe_event event;
+		struct mp_owner owner;
+
+		mp_must(setgid(65534));
+		mp_must(setuid(65534));
+		owner = mp_owner(fd, ~0UL);
+		mp_submit(owner.channel, mp_cmd_accept(owner.handle, 1,
+						       MEGAPIPE_CMD_LWSOCKET));
+		mp_must(write(ready[1], "x", 1));
+		event = mp_wait(owner.channel);
+		if (event.res < 0)
+			mp_die("accept: %d", event.res);
+		if (mp_owner_look(&owner).accepts != 1)
+			mp_die("accepted from another queue");
+		event = mp_run(owner.channel, mp_cmd_write(event.res, "y", 1));
+		_exit(event.res != 1);
+	}
+	close(ready[1]);
+	ASSERT_EQ(read(ready[0], &byte, 1), 1);
+	client = mp_connect(&addr);
+	mp_read_all(client, &byte, 1);
+	EXPECT_EQ(byte, 'y');
+	mp_must(waitpid(pid, &status, 0));
+	EXPECT_EQ(status, 0);
+	close(client);
+	close(ready[0]);
+	close(fd);
+}
+
+/*
+ * A connection keeps its network namespace, as one from an ordinary listener
+ * does, when the partition that it came by and everything else there is gone.
+ */
+static int netns_of(int fd)
+{
+	int ret = ioctl(fd, SIOCGSKNS);
+
+	return ret < 0 ? -errno : ret;
+}
+
+TEST(netns__is_held_by_the_connection)
+{
+	int old, fd, client, connection, ret, lw, channel = mp_open();
+	struct megapipe_event event;
+	struct mp_owner owner;
+	struct mp_addr addr;
+
+	for (lw = 0; lw <= 1; lw++) {
+		old = mp_must(open("/proc/thread-self/ns/net",
+				   O_RDONLY | O_CLOEXEC));
+		mp_new_netns();
+		fd = mp_listen(AF_INET, 8, &addr);
+		owner.channel = channel;
+		owner.handle = mp_register_cpu(channel, fd, 0, 0);
+		ASSERT_GT(owner.handle, 0);
+		client = mp_connect(&addr);
+		event = mp_run(channel, mp_cmd_accept(owner.handle, 1, lw ?
+						      MEGAPIPE_CMD_LWSOCKET : 0));
+		connection = event.res;
+		ASSERT_GE(connection, 0);
+		close(client);
+		mp_owner_unregister(&owner);
+		close(fd);
+		mp_must(setns(old, CLONE_NEWNET));
+		close(old);
+
+		if (lw)
+			connection = mp_tofd(channel, connection, 0);
+		ASSERT_GE(connection, 0);
+		ret = netns_of(connection);
+		EXPECT_GE(ret, 0);
+		close(ret);
+		close(connection);
+	}
+	close(channel);
 }
 
 TEST_HARNESS_MAIN
