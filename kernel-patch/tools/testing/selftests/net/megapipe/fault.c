@@ -480,42 +480,64 @@ TEST_F(fault, register_of_a_partition)
 }
 
 /*
- * A connection in the queue of a partition that goes moves to the listener.
- * The kernel allocates a little for that, as it does for its own migrations: if
- * it cannot, the connection is reset, neither lost in silence nor kept.
+ * A connection in the queue of a partition that goes moves to another, or to
+ * the listener.  The kernel allocates a little for that, as it does for its own
+ * migrations: if it cannot, the connection is reset, neither lost in silence nor
+ * kept.  Without memory for a new map, another partition stands in for the one
+ * that goes, also for the connections that come later.
  */
 TEST_F(fault, unregister_of_a_partition)
 {
-	int fd, handle, client, ret, resets = 0;
+	int others, i, fd, handle, clients[2], ret, resets, channels[2];
 	struct megapipe_cmd cmd;
-	struct walk walk = {};
 	struct mp_addr addr;
 	bool reset;
 
 	mp_pin(0);
-	while (next_fault(&walk)) {
-		fd = mp_listen(AF_INET, 16, &addr);
-		handle = mp_register_cpu(self->bench.channel, fd, 0, 0);
-		ASSERT_GT(handle, 0);
-		client = mp_connect(&addr);
-		cmd = mp_cmd_unregister(handle);
+	for (others = 0; others <= 2; others++) {
+		struct walk walk = {};
 
-		arm(&walk);
-		ret = mp_dispatch(self->bench.channel, &cmd, 1, NULL, 0, 0, 0,
-				  NULL);
-		disarm(&walk);
-		EXPECT_CLEAN(walk, ret);
+		resets = 0;
+		while (next_fault(&walk)) {
+			fd = mp_listen(AF_INET, 16, &addr);
+			/* Of another CPU: without the fault they stay apart. */
+			for (i = 0; i < others; i++) {
+				channels[i] = mp_open();
+				ret = mp_register_cpu(channels[i], fd, 0, 1);
+				ASSERT_GT(ret, 0);
+			}
+			handle = mp_register_cpu(self->bench.channel, fd, 0, 0);
+			ASSERT_GT(handle, 0);
+			clients[0] = mp_connect(&addr);
+			cmd = mp_cmd_unregister(handle);
 
-		if (mp_stats(self->bench.channel).handles > 1)
-			mp_submit(self->bench.channel, mp_cmd_unregister(handle));
-		EXPECT_TRUE(accepted_or_reset(fd, client, &reset));
-		EXPECT_TRUE(!reset || !walk.done);
-		resets += reset;
-		close(client);
-		close(fd);
+			arm(&walk);
+			ret = mp_dispatch(self->bench.channel, &cmd, 1, NULL, 0,
+					  0, 0, NULL);
+			disarm(&walk);
+			EXPECT_CLEAN(walk, ret);
+
+			if (mp_stats(self->bench.channel).handles > 1)
+				mp_submit(self->bench.channel,
+					  mp_cmd_unregister(handle));
+			clients[1] = mp_connect(&addr);
+			for (i = 0; i < others; i++)
+				close(channels[i]);
+			EXPECT_TRUE(accepted_or_reset(fd, clients[0], &reset));
+			EXPECT_TRUE(!reset || !walk.done);
+			resets += reset;
+			if (!reset) {
+				EXPECT_TRUE(accepted_or_reset(fd, clients[1],
+							      &reset));
+				EXPECT_FALSE(reset);
+			}
+			close(clients[0]);
+			close(clients[1]);
+			close(fd);
+		}
+		ASSERT_WALKED(walk, "unregister");
+		EXPECT_LE(resets, 1);
 	}
-	ASSERT_WALKED(walk, "unregister");
-	EXPECT_LE(resets, 1);
 }
 
 /*
