@@ -2,7 +2,9 @@
 /*
  * Single commands: most are right, some spoiled, a few noise.
  */
+#include <signal.h>
 #include <sys/epoll.h>
+#include <sys/signalfd.h>
 
 #include "fuzz.h"
 
@@ -166,13 +168,18 @@ static void emit_read(struct thread *t, const struct pair *pair, int handle,
 
 void move_data(struct thread *t, const struct pair *pair)
 {
-	bool duplex = pair->kind == UNIX_STREAM || pair->kind == TCP;
+	bool duplex = pair->kind == UNIX_STREAM || pair->kind == TCP ||
+		      pair->kind == TTY;
 	int from = duplex && one_in(t, 2);
 	uint32_t len = some_length(t);
 
 	if (pair->kind == EVENTFD || pair->kind == TIMERFD)
 		len = 8;
-	if (pair->kind != TIMERFD)
+	if (pair->kind == SIGNALFD) {
+		len = sizeof(struct signalfd_siginfo);
+		kill(getpid(), SIGUSR1);
+	}
+	if (pair->kind != TIMERFD && pair->kind != SIGNALFD)
 		emit_write(t, pair, pair->handle[from], len);
 	if (pair->handle[!from])
 		emit_read(t, pair, pair->handle[!from], len + below(t, 512));

@@ -73,7 +73,10 @@ enum kind {
 	EMPTY,
 	EVENTFD,	/* reads and writes always succeed */
 	TIMERFD,	/* reads always succeed */
+	SIGNALFD,	/* the same, when there is a signal */
 	PIPE,
+	FIFO,		/* open for both directions */
+	TTY,		/* raw; a pseudo terminal's two ends */
 	UNIX_STREAM,
 	UNIX_DGRAM,	/* bound, sends to itself */
 	UDP,		/* the same */

@@ -2,8 +2,13 @@
 /*
  * Objects for the commands: pairs of handles, and connections in the making.
  */
+#include <pty.h>
+#include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <termios.h>
 
 #include "fuzz.h"
 
@@ -28,12 +33,40 @@ void close_fds(const struct pair *pair)
 		close(pair->fd[1]);
 }
 
+static int open_fifo(void)
+{
+	static unsigned int number;
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/tmp/megapipe-fuzz-%d-%u", getpid(),
+		 __atomic_fetch_add(&number, 1, __ATOMIC_RELAXED));
+	if (mkfifo(path, 0600) < 0)
+		return -1;
+	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	unlink(path);
+	return fd;
+}
+
+static bool open_tty(int fd[2])
+{
+	struct termios raw = {};
+
+	cfmakeraw(&raw);
+	if (openpty(&fd[0], &fd[1], NULL, &raw, NULL) < 0)
+		return false;
+	mp_nonblock(fd[0]);
+	mp_nonblock(fd[1]);
+	return true;
+}
+
 /* Descriptors for a pair of a kind; false if there are none to be had. */
 static bool open_pair(struct thread *t, struct pair *pair)
 {
 	struct itimerspec often = { { 0, 1000 }, { 0, 1000 } };
 	int family, flags = SOCK_NONBLOCK | SOCK_CLOEXEC;
 	int *fd = pair->fd;
+	sigset_t mask;
 
 	fd[0] = -1;
 	fd[1] = -1;
@@ -46,6 +79,16 @@ static bool open_pair(struct thread *t, struct pair *pair)
 		if (fd[0] >= 0)
 			timerfd_settime(fd[0], 0, &often, NULL);
 		break;
+	case SIGNALFD:
+		sigemptyset(&mask);
+		sigaddset(&mask, SIGUSR1);
+		fd[0] = signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC);
+		break;
+	case FIFO:
+		fd[0] = open_fifo();
+		break;
+	case TTY:
+		return open_tty(fd);
 	case PIPE:
 		if (pipe2(fd, O_NONBLOCK | O_CLOEXEC) < 0)
 			return false;
@@ -102,10 +145,10 @@ static void put_pair(struct channel *channel, const struct pair *pair)
 void make_pair(struct thread *t)
 {
 	static const enum kind kinds[] = {
-		EVENTFD, EVENTFD, TIMERFD, PIPE, UNIX_STREAM, UNIX_STREAM,
-		UNIX_DGRAM, UDP,
+		EVENTFD, EVENTFD, TIMERFD, SIGNALFD, PIPE, FIFO, TTY,
+		UNIX_STREAM, UNIX_STREAM, UNIX_DGRAM, UDP,
 	};
-	struct pair pair = { .kind = kinds[below(t, 8)] };
+	struct pair pair = { .kind = kinds[below(t, ARRAY_SIZE(kinds))] };
 
 	if (!open_pair(t, &pair))
 		return;

@@ -152,6 +152,21 @@ static void *reserve(size_t size)
 	return memory;
 }
 
+static void ignore(int number)
+{
+}
+
+/* For signalfds: not delivered, unless a dispatch's signal mask lets it in */
+static void block_signal(void)
+{
+	sigset_t mask;
+
+	signal(SIGUSR1, ignore);
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGUSR1);
+	mp_must(sigprocmask(SIG_BLOCK, &mask, NULL));
+}
+
 void run_worker(unsigned int number)
 {
 	unsigned int nr = nr_channels * nr_threads, i;
@@ -160,6 +175,7 @@ void run_worker(unsigned int number)
 	char *page;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	block_signal();
 	channels = calloc(nr_channels, sizeof(*channels));
 	hole = reserve(HOLE);
 	file_fd = mp_must(memfd_create("fuzz", MFD_CLOEXEC));
