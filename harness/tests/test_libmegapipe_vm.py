@@ -15,7 +15,7 @@ import pytest
 from kernel_log import complaints
 from programs import BIN, ROOT, build
 
-from megabench.host import Host
+from megabench.host import Host, Process
 from megabench.testbed import Testbed
 
 PROGRAMS = sorted(path.stem for path in (ROOT / "libmegapipe" / "test").glob("vm_*.c"))
@@ -118,6 +118,63 @@ def test_tools__first_thread_has_ended(guest: Host) -> None:
             assert len({one["fd"] for one in found}) == 2
     finally:
         server.kill()
+
+
+def test_top__follows_the_counters(guest: Host, testbed: Testbed) -> None:
+    """megapipe-top counts accepts, completions and migrations while they happen.
+
+    load ---> thread 1, slow: leaves its partition when 2 connections wait there
+         ---> thread 2: gets those
+    """
+    port, connections = 9003, 600
+    guest.put(ROOT / "build/bin/megapipe-top", f"{GUEST}/megapipe-top")
+    guest.put(BIN / "pingpong-server", f"{GUEST}/counted")
+    argv = [f"{GUEST}/counted", "--api", "megapipe", "--threads", "2", "--port", str(port)]
+    argv += ["--address", testbed.server_address, "--slow-work", "3000000", "--shed", "2"]
+    complaints(guest)
+    server = guest.start(argv, log=Path(os.devnull))
+    top = None
+    try:
+        assert json.loads(server.readline(60))["event"] == "ready"
+        top = guest.start(
+            [f"{GUEST}/megapipe-top", "--delay", "0.5", "--json"], log=Path(os.devnull)
+        )
+        before = channels(top, "counted")
+        load = f"--connections 32 --transactions 1 --count {connections} --warmup 0"
+        argv = [str(BIN / "megabench-load"), "--workload", "pingpong", *load.split()]
+        argv += ["--target", f"{testbed.server_address}:{port}"]
+        done = testbed.clients[0].run(argv, timeout=TIMEOUT_S)
+        assert not any(json.loads(done.stdout.splitlines()[-1])["errors"].values()), done.stdout
+
+        seen: list[list[dict[str, float]]] = [before]
+        deadline = time.monotonic() + 60
+        while total(seen[-1], "accepts") < total(before, "accepts") + connections:
+            assert time.monotonic() < deadline, seen[-1]
+            seen.append(channels(top, "counted"))
+        for key in ("accepts", "completions", "migrated_in"):
+            assert total(seen[-1], key) > total(before, key), (key, seen[-1])
+            assert any(total(one, f"{key}_s") > 0 for one in seen[1:]), key
+        # Each connection was accepted, and its message read and written.
+        assert total(seen[-1], "completions") >= total(before, "completions") + 3 * connections
+        assert not complaints(guest)
+    finally:
+        if top:
+            top.kill()
+        server.kill()
+
+
+def channels(top: Process, command: str) -> list[dict[str, float]]:
+    """The two channels of that command in the next line of megapipe-top that has them."""
+    for _ in range(60):
+        answer = json.loads(top.readline(60))
+        found = [channel for channel in answer["channels"] if channel["command"] == command]
+        if len(found) == 2:
+            return found
+    raise AssertionError(answer)
+
+
+def total(channels: list[dict[str, float]], key: str) -> float:
+    return sum(channel[key] for channel in channels)
 
 
 def wait_for_listener(guest: Host, port: int) -> None:
