@@ -173,10 +173,12 @@ bool mp_command_run(struct mp_channel *channel,
 		    const struct megapipe_cmd *cmd)
 {
 	const struct mp_command *command;
-	struct mp_handle *handle = NULL;
+	struct mp_handle *handle;
 	int err = -EINVAL;
 
 	trace_megapipe_command(channel->id, cmd);
+	/* First, for its cookie is in the completion of any failure. */
+	handle = mp_handle_lookup(&channel->handles, cmd->handle);
 	if (cmd->op >= MEGAPIPE_OP_LAST || cmd->resv)
 		goto failed;
 	command = &mp_commands[array_index_nospec(cmd->op, MEGAPIPE_OP_LAST)];
@@ -184,7 +186,6 @@ bool mp_command_run(struct mp_channel *channel,
 		goto failed;
 
 	err = -EBADF;
-	handle = mp_handle_lookup(&channel->handles, cmd->handle);
 	if (!handle)
 		goto failed;
 

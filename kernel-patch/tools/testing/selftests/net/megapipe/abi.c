@@ -290,6 +290,30 @@ TEST_F(abi, command__failure_names_the_command)
 	EXPECT_EQ(event.res, -EBADF);
 }
 
+/* Its cookie is the handle's, whatever is wrong; without one it is 0. */
+TEST_F(abi, command__malformed_has_the_cookie)
+{
+	struct megapipe_cmd bad[3];
+	struct megapipe_event event;
+	unsigned int i;
+	char byte;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++)
+		bad[i] = mp_cmd_read(self->handle, &byte, 1);
+	bad[0].op = MEGAPIPE_OP_LAST;
+	bad[1].flags = MEGAPIPE_CMD_MORE;
+	bad[2].resv = 1;
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		event = mp_run(self->channel, bad[i]);
+		EXPECT_EQ(event.res, -EINVAL);
+		EXPECT_EQ(event.cookie, 77);
+		bad[i].handle = 0x7fffffff;
+		event = mp_run(self->channel, bad[i]);
+		EXPECT_EQ(event.res, -EINVAL);
+		EXPECT_EQ(event.cookie, 0);
+	}
+}
+
 /*
  * Where a 32-bit program differs: struct iovec, pointers, sigset_t, and masks of
  * CPUs made of longs
