@@ -228,8 +228,9 @@ static struct seen bpf_look(int map)
 
 TEST_F(cg, skb__has_user_cookie_and_cgroup)
 {
+	struct linger reset = { .l_onoff = 1 };
 	struct megapipe_event event;
-	int map, prog, client, fd;
+	int map, prog, client, fd, lw;
 	struct seen lw_seen, fd_seen;
 	uint64_t cookie = 0;
 	socklen_t socklen = sizeof(cookie);
@@ -246,10 +247,11 @@ TEST_F(cg, skb__has_user_cookie_and_cgroup)
 	event = cg_accept(self, &client, MEGAPIPE_CMD_LWSOCKET);
 	setfsuid(0);
 	ASSERT_GT(event.res, 0);
-	ASSERT_EQ(mp_getsockopt(self->channel, event.res, SOL_SOCKET,
-				SO_COOKIE, &cookie, &len), 0);
+	lw = event.res;
+	ASSERT_EQ(mp_getsockopt(self->channel, lw, SOL_SOCKET, SO_COOKIE,
+				&cookie, &len), 0);
 	bpf_attach(prog, self->dir, BPF_CGROUP_INET_EGRESS);
-	event = mp_run(self->channel, mp_cmd_write(event.res, &byte, 1));
+	event = mp_run(self->channel, mp_cmd_write(lw, &byte, 1));
 	EXPECT_EQ(event.res, 1);
 	mp_read_all(client, &byte, 1);
 	lw_seen = bpf_look(map);
@@ -257,7 +259,12 @@ TEST_F(cg, skb__has_user_cookie_and_cgroup)
 	EXPECT_EQ(lw_seen.cookie, cookie);
 	EXPECT_GE(lw_seen.packets, 1);
 	bpf_detach(prog, self->dir, BPF_CGROUP_INET_EGRESS);
+	/* Reset, it has no packet left to send while the other is looked at. */
+	mp_must(setsockopt(client, SOL_SOCKET, SO_LINGER, &reset,
+			   sizeof(reset)));
 	close(client);
+	event = mp_run(self->channel, mp_cmd_read(lw, &byte, 1));
+	EXPECT_EQ(event.res, -ECONNRESET);
 
 	setfsuid(UID);
 	client = mp_connect(&self->addr);
@@ -271,7 +278,8 @@ TEST_F(cg, skb__has_user_cookie_and_cgroup)
 	fd_seen = bpf_look(map);
 	EXPECT_EQ(fd_seen.uid, lw_seen.uid);
 	EXPECT_EQ(fd_seen.cookie, cookie);
-	EXPECT_EQ(fd_seen.packets, lw_seen.packets);
+	/* On a busy machine it may have been sent again. */
+	EXPECT_GE(fd_seen.packets, 1);
 	bpf_detach(prog, self->dir, BPF_CGROUP_INET_EGRESS);
 	close(client);
 	close(fd);
