@@ -4,11 +4,9 @@
 
 #include <linux/types.h>
 
-struct megapipe_cmd;
 struct mp_channel;
 
 /* command.c APIs */
-bool mp_command_run(struct mp_channel *channel,
-		    const struct megapipe_cmd *cmd);
+u32 mp_command_run_chunk(struct mp_channel *channel, u32 nr);
 
 #endif /* _MEGAPIPE_COMMAND_H */

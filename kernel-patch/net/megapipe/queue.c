@@ -197,17 +197,17 @@ static void mp_queue_pass_on(struct mp_channel *channel)
 static int mp_queue_run_commands(struct mp_channel *channel,
 				 const struct megapipe_cmd __user *cmds, u32 nr)
 {
-	u32 done = 0, n, i;
+	u32 done = 0, n, ran;
 
 	while (done < nr && !fatal_signal_pending(current)) {
 		n = min_t(u32, nr - done, MP_CHUNK);
 		if (copy_from_user(channel->cmds, cmds + done,
 				   n * sizeof(*cmds)))
 			return done ? done : -EFAULT;
-		for (i = 0; i < n; i++)
-			if (!mp_command_run(channel, &channel->cmds[i]))
-				return done + i;
-		done += n;
+		ran = mp_command_run_chunk(channel, n);
+		done += ran;
+		if (ran < n)
+			break;
 		cond_resched();
 	}
 	return done;
