@@ -9,8 +9,9 @@
  * classic BPF program (SO_ATTACH_REUSEPORT_CBPF) could choose as well, by running
  * for every SYN.
  *
- * Level-triggered: a message is one read, and trying again until EAGAIN, as
- * edge-triggered use must (epoll(7)), would be one more read for each message.
+ * Level-triggered: a message is one recv(), and trying again until EAGAIN, as
+ * edge-triggered use must (epoll(7)), would be one more for each message. recv(),
+ * not read(), which reaches the socket through the layer of files.
  * EPOLLEXCLUSIVE is younger than the paper's baseline, and with a listener for
  * each thread there is nobody to exclude.
  *
@@ -227,7 +228,7 @@ static void write_deferred(struct worker *w, struct connection *c)
 static void echo(struct worker *w, struct connection *c)
 {
 	struct epoll_state *s = w->state;
-	ssize_t n = read(c->fd, s->buffer, sizeof(s->buffer)), written;
+	ssize_t n = recv(c->fd, s->buffer, sizeof(s->buffer), 0), written;
 
 	count(&w->counters.syscalls, 1);
 	if (n == 0) {
