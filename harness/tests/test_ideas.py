@@ -186,13 +186,13 @@ def test_kill__port_free_and_channels_gone(bed: Testbed, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("transactions", [1, 128])
-def test_instructions__megapipe_below_epoll(
+def test_instructions__megapipe_below_its_peers(
     bed: Testbed, tmp_path: Path, transactions: int
 ) -> None:
     if bed.counter_file is None:
         pytest.skip("no instruction counter: not emulated")
     cost = {}
-    for api in ("epoll", "megapipe"):
+    for api in ("epoll", "reuseport", "io_uring", "megapipe"):
         with server(bed, tmp_path, "--api", api) as running:
             number = 2000 if transactions == 1 else 16000
             copy = tmp_path / api
@@ -207,4 +207,4 @@ def test_instructions__megapipe_below_epoll(
             instructions.read(copy.with_suffix(".end")),
         )
         cost[api] = instructions.summary(window, number)["instructions"]
-    assert cost["megapipe"] < cost["epoll"], cost
+    assert min(cost, key=lambda api: cost[api]) == "megapipe", cost
