@@ -216,7 +216,16 @@ def test_worst__of_the_first_trial_of_each_point(symbols: Symbols, tmp_path: Pat
         for n, status in ((0, "failed"), (1, "ok"), (2, "ok"))
     ]
     (row,) = contention.worst(points, tmp_path, 4)
-    assert row == ["epoll", 8, 4, "MegaPipe's channel and lwsockets", "3.000", 1, "yes", "mp_queue_post"]
+    assert row == [
+        "epoll",
+        8,
+        4,
+        "MegaPipe's channel and lwsockets",
+        "3.000",
+        1,
+        "yes",
+        "mp_queue_post",
+    ]
 
 
 def test_write_table__nothing_counted(tmp_path: Path) -> None:
