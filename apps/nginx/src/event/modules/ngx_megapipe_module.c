@@ -167,6 +167,7 @@ static ngx_chain_t *ngx_megapipe_send_chain(ngx_connection_t *c,
     ngx_chain_t *in, off_t limit);
 
 static void ngx_megapipe_notify_init(ngx_log_t *log);
+static void ngx_megapipe_completed(struct mp_event *event);
 static void ngx_megapipe_arm_all(void);
 static void ngx_megapipe_close_later(ngx_event_t *ev);
 static void ngx_megapipe_exit(ngx_cycle_t *cycle);
@@ -180,10 +181,6 @@ static char *ngx_megapipe_batch(ngx_conf_t *cf, ngx_command_t *cmd,
 static struct mp_channel     *channel;
 static struct mp_event       *event_list;
 static cpu_set_t              cpus;
-
-/* completions that came while those of a listener were waited for */
-static struct mp_event       *held_list;
-static ngx_uint_t             nheld, held_max;
 
 static ngx_queue_t            changed_queue;
 static ngx_queue_t            limbo_queue;
@@ -915,30 +912,10 @@ ngx_megapipe_accept(ngx_megapipe_conn_t *mc, struct mp_event *event)
 }
 
 
-static ngx_int_t
-ngx_megapipe_hold(struct mp_event *event)
-{
-    struct mp_event  *list;
-
-    if (nheld == held_max) {
-        list = realloc(held_list, sizeof(struct mp_event) * (held_max + 256));
-        if (list == NULL) {
-            return NGX_ERROR;
-        }
-
-        held_list = list;
-        held_max += 256;
-    }
-
-    held_list[nheld++] = *event;
-
-    return NGX_OK;
-}
-
-
 /*
  * What the kernel has accepted is served, then the partition ends, and the
- * connections in it go to the other workers.
+ * connections in it go to the other workers.  What else completes meanwhile is
+ * handled at once: it cannot wait, for what it is about may be closed next.
  */
 
 static void
@@ -954,31 +931,18 @@ ngx_megapipe_stop_listening(ngx_connection_t *c)
 
     mc = (ngx_megapipe_conn_t *) c->read->index;
 
-    if (mc->accepting) {
-        (void) mp_cancel(mc->handle);
-    }
+    if (mc->accepting && mp_cancel(mc->handle) == 0) {
 
-    while (mc->accepting) {
-        n = mp_dispatch(channel, &event, -1);
+        while (mc->accepting) {
+            n = mp_dispatch(channel, &event, -1);
 
-        if (n == -EINTR) {
-            continue;
+            if (n == 1) {
+                ngx_megapipe_completed(&event);
+
+            } else if (n != -EINTR) {
+                break;
+            }
         }
-
-        if (n != 1) {
-            break;
-        }
-
-        if (event.cookie == mc) {
-            ngx_megapipe_accept(mc, &event);
-
-        } else if (ngx_megapipe_hold(&event) != NGX_OK) {
-            break;
-        }
-    }
-
-    if (c->read->timer_set) {
-        ngx_del_timer(c->read);
     }
 
     (void) mp_unregister(mc->handle);
@@ -1683,7 +1647,7 @@ ngx_megapipe_process_events(ngx_cycle_t *cycle, ngx_msec_t timer,
 
     ngx_megapipe_arm_all();
 
-    if (nheld || !ngx_queue_empty(&ngx_posted_events)) {
+    if (!ngx_queue_empty(&ngx_posted_events)) {
         timer = 0;
     }
 
@@ -1739,12 +1703,6 @@ ngx_megapipe_process_events(ngx_cycle_t *cycle, ngx_msec_t timer,
         ngx_log_error(level, cycle->log, -n, "mp_dispatch_batch() failed");
         return NGX_ERROR;
     }
-
-    for (i = 0; i < (int) nheld; i++) {
-        ngx_megapipe_completed(&held_list[i]);
-    }
-
-    nheld = 0;
 
     for (i = 0; i < n; i++) {
         ngx_megapipe_completed(&event_list[i]);
