@@ -42,8 +42,12 @@
 #define NGX_MEGAPIPE_READ_LARGE  32768
 #define NGX_MEGAPIPE_WRITE       32768
 #define NGX_MEGAPIPE_SENDFILE    131072
+
+/* none for a sanitizer, from which they would hide what is used when free */
+#ifndef NGX_MEGAPIPE_SPARE
 #define NGX_MEGAPIPE_SPARE       256
 #define NGX_MEGAPIPE_SPARE_WRITE 64
+#endif
 
 /*
  * about as long as the kernel keeps a closed socket whose peer does not read;
@@ -680,7 +684,7 @@ ngx_megapipe_free(ngx_megapipe_conn_t *mc)
         mc->read = NULL;
     }
 
-    if (nspare < NGX_MEGAPIPE_SPARE) {
+    if (nspare != NGX_MEGAPIPE_SPARE) {
         ngx_queue_insert_head(&spare_queue, &mc->queue);
         nspare++;
         return;
