@@ -4,8 +4,8 @@
  *
  * nginx's handlers ask: c->recv() gives bytes or NGX_AGAIN, and after NGX_AGAIN
  * the handler is called when it is worth asking again.  A channel is told: read
- * into this buffer, and says when it is done.  Here the one becomes the other by
- * buffers of this module.  A connection of a listener that allows it ("io")
+ * into this buffer, and says when it is done.  Here the one becomes the other
+ * by buffers of this module.  A connection of a listener that allows it ("io")
  *
  *   reads    into a buffer of its own, by a READ that is pending whenever there
  *            is room; c->recv() copies from there, and the completion is what
@@ -14,12 +14,13 @@
  *            what handlers have put there until the events are waited for goes
  *            out as one WRITE;
  *   sends    files by SENDFILE, a piece at a time.  The piece counts as sent at
- *            once, as what is copied does; so a file that nginx closes stays open
- *            until no command names it (ngx_megapipe_close_file()).
+ *            once, as what is copied does; so a file that nginx closes stays
+ *            open until no command names it (ngx_megapipe_close_file()).
  *
  * Nothing that nginx allocates is ever the kernel's.  All other connections
- * (TLS, HTTP/2, mail, upstreams, UDP, the master's channel) have descriptors and
- * nginx's own functions; POLL tells when they are ready, once for each NGX_AGAIN.
+ * (TLS, HTTP/2, mail, upstreams, UDP, the master's channel) have descriptors
+ * and nginx's own functions; POLL tells when they are ready, once for each
+ * NGX_AGAIN.
  *
  * Commands are made where the events are waited for, from what handlers have
  * left behind ("changed"), so that what is undone before costs nothing.
@@ -33,6 +34,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_event.h>
+#include <linux/sock_diag.h>
 #include <sys/eventfd.h>
 #include <megapipe-inline.h>
 
@@ -114,14 +116,14 @@ typedef struct {
     u_char               *write_last;
     size_t                writing;     /* bytes of the pending WRITE */
 
-    unsigned              nopush:1;    /* what is before the file waits for it */
+    unsigned              nopush:1;    /* what is before the file waits */
     ngx_megapipe_file_e   file;
     ngx_fd_t              file_fd;
     off_t                 file_pos;
     size_t                file_size;
 
     ngx_event_t           timer;       /* closing */
-    uint64_t              acked;       /* by the peer, when it was set */
+    uint64_t              taken;       /* by the peer, when it was set */
 } ngx_megapipe_conn_t;
 
 
@@ -173,6 +175,8 @@ static ngx_chain_t *ngx_megapipe_send_chain(ngx_connection_t *c,
 static void ngx_megapipe_notify_init(ngx_log_t *log);
 static void ngx_megapipe_completed(struct mp_event *event);
 static void ngx_megapipe_arm_all(void);
+static void ngx_megapipe_give_way(ngx_event_t *ev);
+static void ngx_megapipe_take_part(ngx_event_t *ev);
 static void ngx_megapipe_close_later(ngx_event_t *ev);
 static void ngx_megapipe_exit(ngx_cycle_t *cycle);
 
@@ -197,6 +201,8 @@ static ngx_uint_t             nspare_write;
 
 static ngx_megapipe_open_file_t  *files;   /* by descriptor */
 static ngx_fd_t               nfiles;
+
+static ngx_event_t            accept_event;
 
 static ngx_megapipe_conn_t    notify_conn;
 static ngx_event_t            notify_event;
@@ -313,7 +319,7 @@ ngx_megapipe_available(ngx_cycle_t *cycle)
 
 /*
  * The CPUs of this worker: where it is bound to, or else its share of all, to
- * which it is bound then, since partitions are for the CPU that runs the worker.
+ * which it is bound then, since partitions are for the CPU that runs a worker.
  */
 
 static void
@@ -523,9 +529,15 @@ ngx_megapipe_notify(ngx_event_handler_pt handler)
 static void
 ngx_megapipe_notified(void)
 {
+    int                   err;
     ngx_event_handler_pt  handler;
 
-    (void) mp_read(notify_conn.handle, &notify_count, sizeof(uint64_t));
+    err = mp_read(notify_conn.handle, &notify_count, sizeof(uint64_t));
+
+    if (err) {
+        ngx_log_error(NGX_LOG_ALERT, notify_event.log, -err,
+                      "mp_read(eventfd) failed");
+    }
 
     handler = notify_event.data;
 
@@ -779,21 +791,22 @@ ngx_megapipe_get(ngx_connection_t *c)
 static ngx_int_t
 ngx_megapipe_accept_more(ngx_megapipe_conn_t *mc)
 {
+    int                   err;
     ngx_connection_t     *c;
     ngx_megapipe_conf_t  *mcf;
 
     c = mc->connection;
     mcf = ngx_event_get_conf(ngx_cycle->conf_ctx, ngx_megapipe_module);
 
-    if (mp_accept(mc->handle, MP_FOREVER,
-                  c->listening->completion && mcf->lwsocket)
-        != 0)
-    {
+    err = mp_accept(mc->handle, MP_FOREVER,
+                    c->listening->completion && mcf->lwsocket);
+
+    if (err) {
+        ngx_log_error(NGX_LOG_ALERT, c->log, -err, "mp_accept() failed");
         return NGX_ERROR;
     }
 
     mc->accepting = 1;
-    c->read->active = 1;
 
     return NGX_OK;
 }
@@ -807,14 +820,7 @@ ngx_megapipe_listen(ngx_connection_t *c)
     ngx_megapipe_conn_t  *mc;
 
     if (c->read->index != NGX_INVALID_INDEX) {
-        mc = (ngx_megapipe_conn_t *) c->read->index;
-
-        if (mc->accepting) {
-            c->read->active = 1;
-            return NGX_OK;
-        }
-
-        return ngx_megapipe_accept_more(mc);
+        return NGX_OK;
     }
 
     mc = ngx_megapipe_alloc(c->log);
@@ -846,6 +852,10 @@ ngx_megapipe_listen(ngx_connection_t *c)
 
     c->read->index = (ngx_uint_t) (uintptr_t) mc;
 
+    /* so it is, even while no ACCEPT is pending: there is a partition to end */
+
+    c->read->active = 1;
+
     return ngx_megapipe_accept_more(mc);
 }
 
@@ -856,17 +866,14 @@ ngx_megapipe_accept(ngx_megapipe_conn_t *mc, struct mp_event *event)
     int                err;
     mp_handle          handle;
     socklen_t          len;
-    ngx_uint_t         level;
     ngx_event_t       *rev;
     ngx_socket_t       s;
     ngx_sockaddr_t     sa;
-    ngx_event_conf_t  *ecf;
 
     rev = mc->connection->read;
 
     if (!(event->flags & MP_MORE)) {
         mc->accepting = 0;
-        rev->active = 0;
     }
 
     if (event->result < 0) {
@@ -876,19 +883,15 @@ ngx_megapipe_accept(ngx_megapipe_conn_t *mc, struct mp_event *event)
             return;
         }
 
-        level = (err == NGX_ECONNABORTED) ? NGX_LOG_ERR : NGX_LOG_CRIT;
+        ngx_log_error(NGX_LOG_CRIT, rev->log, err, "accepting failed");
 
-        ngx_log_error(level, rev->log, err, "mp_accept() failed");
+        /* not here, where connections of this batch are still to be taken */
 
-        if (err == NGX_ECONNABORTED) {
-            (void) ngx_megapipe_accept_more(mc);
-            return;
-        }
-
-        /* the connection waits in the queue: try again later */
-
-        ecf = ngx_event_get_conf(ngx_cycle->conf_ctx, ngx_event_core_module);
-        ngx_add_timer(rev, ecf->accept_mutex_delay);
+        accept_event.handler = ngx_megapipe_give_way;
+        accept_event.data = mc->connection;
+        accept_event.log = ngx_cycle->log;
+        accept_event.cancelable = 1;
+        ngx_add_timer(&accept_event, 0);
         return;
     }
 
@@ -955,6 +958,61 @@ ngx_megapipe_stop_listening(ngx_connection_t *c)
     c->read->index = NGX_INVALID_INDEX;
     c->read->active = 0;
     ngx_megapipe_forget(mc);
+}
+
+
+/*
+ * Descriptors or handles have run out: as ngx_event_accept() does, leave all
+ * connections to the other workers for a while.
+ */
+
+static void
+ngx_megapipe_give_way(ngx_event_t *ev)
+{
+    ngx_uint_t         i;
+    ngx_listening_t   *ls;
+    ngx_connection_t  *c;
+    ngx_event_conf_t  *ecf;
+
+    ls = ngx_cycle->listening.elts;
+
+    for (i = 0; i < ngx_cycle->listening.nelts; i++) {
+        c = ls[i].connection;
+
+        if (c && c->read->active && c->type == SOCK_STREAM) {
+            ngx_megapipe_stop_listening(c);
+        }
+    }
+
+    ecf = ngx_event_get_conf(ngx_cycle->conf_ctx, ngx_event_core_module);
+
+    ev->handler = ngx_megapipe_take_part;
+    ngx_add_timer(ev, ecf->accept_mutex_delay);
+}
+
+
+static void
+ngx_megapipe_take_part(ngx_event_t *ev)
+{
+    ngx_uint_t         i;
+    ngx_listening_t   *ls;
+    ngx_connection_t  *c;
+
+    ls = ngx_cycle->listening.elts;
+
+    for (i = 0; i < ngx_cycle->listening.nelts; i++) {
+        c = ls[i].connection;
+
+        if (c == NULL || c->read->active || c->type != SOCK_STREAM) {
+            continue;
+        }
+
+        if (ngx_megapipe_listen(c) != NGX_OK) {
+            ev->handler = ngx_megapipe_give_way;
+            ngx_add_timer(ev, 0);
+            return;
+        }
+    }
 }
 
 
@@ -1044,7 +1102,15 @@ ngx_megapipe_add_connection(ngx_connection_t *c)
 static void
 ngx_megapipe_close(ngx_megapipe_conn_t *mc)
 {
-    (void) mp_close(mc->handle);
+    int  err;
+
+    err = mp_close(mc->handle);
+
+    if (err) {
+        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, -err,
+                      "mp_close(%d) failed", mc->handle.id);
+    }
+
     ngx_megapipe_forget(mc);
 }
 
@@ -1093,7 +1159,7 @@ ngx_megapipe_del_connection(ngx_connection_t *c, ngx_uint_t flags)
     mc->timer.handler = ngx_megapipe_close_later;
     mc->timer.data = mc;
     mc->timer.log = ngx_cycle->log;
-    mc->acked = (uint64_t) -1;
+    mc->taken = (uint64_t) -1;
     ngx_add_timer(&mc->timer, NGX_MEGAPIPE_CLOSE_LOOK);
 
     ngx_megapipe_changed(mc);
@@ -1102,29 +1168,118 @@ ngx_megapipe_del_connection(ngx_connection_t *c, ngx_uint_t flags)
 }
 
 
-/* as the kernel does: who reads slowly gets it all, who does not read nothing */
+/*
+ * A number that changes when the peer has read something.  Other sockets than
+ * TCP's do not tell how much it was, only how much it has left.
+ */
 
-static void
-ngx_megapipe_close_later(ngx_event_t *ev)
+static uint64_t
+ngx_megapipe_taken(ngx_megapipe_conn_t *mc)
 {
+    uint32_t                  meminfo[SK_MEMINFO_VARS];
     socklen_t                 len;
-    ngx_megapipe_conn_t      *mc;
     ngx_megapipe_tcp_info_t   ti;
-
-    mc = ev->data;
 
     ngx_memzero(&ti, sizeof(ngx_megapipe_tcp_info_t));
     len = sizeof(ngx_megapipe_tcp_info_t);
 
-    (void) mp_getsockopt(mc->handle, IPPROTO_TCP, TCP_INFO, &ti, &len);
+    if (mp_getsockopt(mc->handle, IPPROTO_TCP, TCP_INFO, &ti, &len) == 0) {
+        return ti.bytes_acked;
+    }
 
-    if (ti.bytes_acked == mc->acked) {
+    ngx_memzero(meminfo, sizeof(meminfo));
+    len = sizeof(meminfo);
+
+    (void) mp_getsockopt(mc->handle, SOL_SOCKET, SO_MEMINFO, meminfo, &len);
+
+    return mc->file_pos + (uintptr_t) mc->write_pos
+           - meminfo[SK_MEMINFO_WMEM_ALLOC];
+}
+
+
+/* as the kernel does: who reads slowly gets all, who does not read nothing */
+
+static void
+ngx_megapipe_close_later(ngx_event_t *ev)
+{
+    uint64_t              taken;
+    ngx_megapipe_conn_t  *mc;
+
+    mc = ev->data;
+
+    taken = ngx_megapipe_taken(mc);
+
+    if (taken == mc->taken) {
         ngx_megapipe_close(mc);
         return;
     }
 
-    mc->acked = ti.bytes_acked;
+    mc->taken = taken;
     ngx_add_timer(ev, NGX_MEGAPIPE_CLOSE_TIMEOUT);
+}
+
+
+/*
+ * What handlers believe to be sent will never be.  What pending commands name
+ * is kept until they complete.
+ */
+
+static void
+ngx_megapipe_write_failed(ngx_megapipe_conn_t *mc, ngx_err_t err)
+{
+    mc->write_err = err;
+
+    if (mc->write && mc->writing == 0) {
+        ngx_megapipe_free_write(mc);
+    }
+
+    if (mc->file == NGX_MEGAPIPE_FILE_ASKED) {
+        ngx_megapipe_unuse_file(mc);
+    }
+
+    if (mc->closing) {
+        ngx_megapipe_changed(mc);
+    }
+}
+
+
+/*
+ * The same where the connection itself would not tell: the client waits for
+ * what does not come, so the handlers are told that it is over.
+ */
+
+static void
+ngx_megapipe_broken(ngx_megapipe_conn_t *mc, ngx_err_t err)
+{
+    ngx_event_t  *rev, *wev;
+
+    ngx_megapipe_write_failed(mc, err);
+
+    if (mc->connection == NULL) {
+        return;
+    }
+
+    /* the reading one first: it ends the connection, and need not say why */
+
+    if (!mc->read_eof && !mc->read_err) {
+        mc->read_err = err;
+
+        rev = mc->connection->read;
+        rev->pending_eof = 1;
+        rev->ready = 1;
+        rev->available = -1;
+
+        if (rev->active) {
+            ngx_post_event(rev, &ngx_posted_events);
+        }
+    }
+
+    wev = mc->connection->write;
+    wev->ready = 1;
+
+    if (wev->active) {
+        ngx_post_event(wev, &ngx_posted_events);
+    }
 }
 
 
@@ -1133,18 +1288,27 @@ ngx_megapipe_close_later(ngx_event_t *ev)
 static void
 ngx_megapipe_arm_write(ngx_megapipe_conn_t *mc)
 {
+    int         err;
+    size_t      size;
     ngx_uint_t  stuck;
 
     stuck = (mc->writing != 0);
 
     if (mc->write && !stuck) {
-        mc->writing = mc->write_last - mc->write_pos;
+        size = mc->write_last - mc->write_pos;
 
         if (mc->nopush && mc->file == NGX_MEGAPIPE_FILE_ASKED) {
-            (void) mp_write_more(mc->handle, mc->write_pos, mc->writing);
+            err = mp_write_more(mc->handle, mc->write_pos, size);
 
         } else {
-            (void) mp_write(mc->handle, mc->write_pos, mc->writing);
+            err = mp_write(mc->handle, mc->write_pos, size);
+        }
+
+        if (err) {
+            ngx_megapipe_broken(mc, -err);
+
+        } else {
+            mc->writing = size;
         }
     }
 
@@ -1154,16 +1318,25 @@ ngx_megapipe_arm_write(ngx_megapipe_conn_t *mc)
      */
 
     if (mc->file == NGX_MEGAPIPE_FILE_ASKED && !stuck) {
-        (void) mp_sendfile(mc->handle, mc->file_fd, mc->file_pos,
-                           mc->file_size);
-        mc->file = NGX_MEGAPIPE_FILE_PENDING;
+        err = mp_sendfile(mc->handle, mc->file_fd, mc->file_pos,
+                          mc->file_size);
+        if (err) {
+            ngx_megapipe_broken(mc, -err);
+
+        } else {
+            mc->file = NGX_MEGAPIPE_FILE_PENDING;
+        }
     }
 
     if (mc->shutdown && !mc->shut && !stuck
         && mc->file == NGX_MEGAPIPE_NO_FILE)
     {
         mc->shut = 1;
-        (void) mp_disconnect(mc->handle);
+        err = mp_disconnect(mc->handle);
+
+        if (err) {
+            ngx_megapipe_broken(mc, -err);
+        }
     }
 
     if (mc->closing && mc->write == NULL
@@ -1177,6 +1350,7 @@ ngx_megapipe_arm_write(ngx_megapipe_conn_t *mc)
 static void
 ngx_megapipe_arm_read(ngx_megapipe_conn_t *mc)
 {
+    int      err;
     size_t   size;
     u_char  *p;
 
@@ -1215,9 +1389,14 @@ ngx_megapipe_arm_read(ngx_megapipe_conn_t *mc)
     }
 
     if (mc->read_last < mc->read_end) {
-        mc->reading = 1;
-        (void) mp_read(mc->handle, mc->read_last,
-                       mc->read_end - mc->read_last);
+        err = mp_read(mc->handle, mc->read_last, mc->read_end - mc->read_last);
+
+        if (err) {
+            ngx_megapipe_broken(mc, -err);
+
+        } else {
+            mc->reading = 1;
+        }
     }
 }
 
@@ -1269,9 +1448,25 @@ ngx_megapipe_arm_poll(ngx_megapipe_conn_t *mc)
         (void) mp_cancel(mc->handle);
     }
 
+    if (mp_poll(mc->handle, events) != 0) {
+
+        /* the handlers look for themselves, and ask again */
+
+        if (events & EPOLLIN) {
+            rev->ready = 1;
+            ngx_post_event(rev, &ngx_posted_events);
+        }
+
+        if (events & EPOLLOUT) {
+            wev->ready = 1;
+            ngx_post_event(wev, &ngx_posted_events);
+        }
+
+        return;
+    }
+
     mc->polls++;
     mc->polled = events;
-    (void) mp_poll(mc->handle, events);
 }
 
 
@@ -1350,53 +1545,6 @@ ngx_megapipe_writable(ngx_megapipe_conn_t *mc)
 }
 
 
-/* What handlers believe to be sent will never be. */
-
-static void
-ngx_megapipe_write_failed(ngx_megapipe_conn_t *mc, ngx_err_t err)
-{
-    mc->write_err = err;
-
-    if (mc->write) {
-        ngx_megapipe_free_write(mc);
-    }
-
-    if (mc->file != NGX_MEGAPIPE_NO_FILE) {
-        ngx_megapipe_unuse_file(mc);
-    }
-
-    if (mc->closing) {
-        ngx_megapipe_changed(mc);
-    }
-}
-
-
-/* The same of a file, after which the client waits for what does not come. */
-
-static void
-ngx_megapipe_file_failed(ngx_megapipe_conn_t *mc, ngx_err_t err)
-{
-    ngx_event_t  *rev;
-
-    ngx_megapipe_write_failed(mc, err);
-
-    if (mc->connection == NULL || mc->read_eof || mc->read_err) {
-        return;
-    }
-
-    mc->read_err = err;
-
-    rev = mc->connection->read;
-    rev->pending_eof = 1;
-    rev->ready = 1;
-    rev->available = -1;
-
-    if (rev->active) {
-        rev->handler(rev);
-    }
-}
-
-
 static void
 ngx_megapipe_wrote(ngx_megapipe_conn_t *mc, int result)
 {
@@ -1405,8 +1553,13 @@ ngx_megapipe_wrote(ngx_megapipe_conn_t *mc, int result)
     size = mc->writing;
     mc->writing = 0;
 
-    if (result < 0 || (size_t) result < size) {
-        ngx_megapipe_write_failed(mc, (result < 0) ? -result : NGX_EPIPE);
+    if (mc->write_err || result < 0 || (size_t) result < size) {
+
+        if (mc->write_err == 0) {
+            mc->write_err = (result < 0) ? -result : NGX_EPIPE;
+        }
+
+        ngx_megapipe_write_failed(mc, mc->write_err);
         ngx_megapipe_writable(mc);
         return;
     }
@@ -1430,14 +1583,17 @@ ngx_megapipe_wrote(ngx_megapipe_conn_t *mc, int result)
 static void
 ngx_megapipe_sent_file(ngx_megapipe_conn_t *mc, int result)
 {
-    if (mc->file == NGX_MEGAPIPE_NO_FILE) {
+    mc->file = NGX_MEGAPIPE_FILE_ASKED;
+
+    if (mc->write_err) {
         /* the WRITE before it has failed */
+        ngx_megapipe_write_failed(mc, mc->write_err);
+        ngx_megapipe_writable(mc);
         return;
     }
 
     if (result < 0 && result != -EBUSY) {
-        ngx_megapipe_file_failed(mc, -result);
-        ngx_megapipe_writable(mc);
+        ngx_megapipe_broken(mc, -result);
         return;
     }
 
@@ -1452,8 +1608,7 @@ ngx_megapipe_sent_file(ngx_megapipe_conn_t *mc, int result)
                       "mp_sendfile() reported that the file was truncated "
                       "at %O", mc->file_pos);
 
-        ngx_megapipe_file_failed(mc, NGX_ECONNABORTED);
-        ngx_megapipe_writable(mc);
+        ngx_megapipe_broken(mc, NGX_ECONNABORTED);
         return;
     }
 
@@ -1463,7 +1618,6 @@ ngx_megapipe_sent_file(ngx_megapipe_conn_t *mc, int result)
     }
 
     if (mc->file_size) {
-        mc->file = NGX_MEGAPIPE_FILE_ASKED;
 
         /* EBUSY: the completion of the WRITE makes the next attempt */
 
@@ -1595,6 +1749,9 @@ ngx_megapipe_completed(struct mp_event *event)
     mc = event->cookie;
 
     if (mc == NULL) {
+        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, -event->result,
+                      "megapipe: command %d of handle %d, which is none",
+                      event->cmd, event->handle.id);
         return;
     }
 
@@ -1635,7 +1792,7 @@ ngx_megapipe_completed(struct mp_event *event)
         ngx_megapipe_polled(mc, event->result);
         break;
 
-    default: /* MP_DISCONNECT, MP_FAILED */
+    default: /* MP_DISCONNECT: as shutdown(), of a connection that broke */
         break;
     }
 }
@@ -1658,7 +1815,7 @@ ngx_megapipe_process_events(ngx_cycle_t *cycle, ngx_msec_t timer,
     ngx_log_debug1(NGX_LOG_DEBUG_EVENT, cycle->log, 0,
                    "megapipe timer: %M", timer);
 
-    /* with nothing fetched it is a system call, which hands over all commands */
+    /* with nothing fetched it is a system call, which takes all commands */
 
     heard = mp_hot(channel)->ev_next == mp_hot(channel)->ev_limit;
 
