@@ -16,6 +16,7 @@ import resource
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -27,23 +28,29 @@ from functools import partial
 from typing import Any
 
 import nginx_gateway
-from nginx_backends import content
+import nginx_roles
+import requests
+import urllib3
+from nginx_backends import TEXT, content
 from nginx_http import (
     TIMEOUT_S,
     Address,
     abandon,
+    abridged,
     ask,
     at,
+    check,
     comparable,
     connect,
     one,
     read_all,
+    read_exactly,
     read_response,
     read_response_head,
     request,
     slow_connect,
 )
-from nginx_server import BIG, HUGE, SIZES
+from nginx_server import BIG, HUGE, MIB, SIZES
 
 # ---- Scenarios: each yields what the server answered ---------------------------
 
@@ -51,9 +58,7 @@ from nginx_server import BIG, HUGE, SIZES
 def static_files(address: Address) -> Iterator[Any]:
     with connect(address) as sock:
         for size in SIZES:
-            answer = ask(sock, request(f"/{size}"))[0]
-            assert answer[0] == "HTTP/1.1 200 OK", answer
-            yield answer
+            yield check(ask(sock, request(f"/{size}"))[0], size)
         yield ask(sock, request(f"/{SIZES[-1]}", "HEAD"), method="HEAD")
         yield ask(sock, request("/none"))
     for size in SIZES:
@@ -137,6 +142,39 @@ def compression(address: Address) -> Iterator[Any]:
     yield status, hashlib.sha256(gzip.decompress(body)).hexdigest()
 
 
+def python_requests(address: Address) -> Iterator[Any]:
+    """What most Python programs do, by the library that they do it with."""
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    bases = f"http://{address[0]}:{address[1]}", f"https://{address[0]}:{at(address, 'tls')[1]}"
+    for base in bases:
+        with requests.Session() as session:
+            session.trust_env, session.verify = False, False
+
+            def told(method: str, path: str, base: str = base, **options: Any) -> Any:
+                with session.request(
+                    method, base + path, timeout=TIMEOUT_S, stream=True, **options
+                ) as answer:
+                    body = b"".join(answer.iter_content(10_000))
+                    headers = {name.lower(): value for name, value in answer.headers.items()}
+                    return comparable((str(answer.status_code), headers, body))
+
+            for size in SIZES:
+                answer = told("GET", f"/{size}")
+                assert answer[2] == abridged(content(size))
+                yield answer
+            answer = told("GET", "/text")
+            assert answer[1]["content-encoding"] == "gzip"
+            assert answer[2] == abridged(TEXT)
+            numbers = [told("GET", "/variables")[2].split()[0] for _ in range(2)]
+            assert numbers[0] == numbers[1], numbers  # one connection for all
+            parts = [content(size) for size in (1, 3000, 100_000)]
+            yield told("POST", "/count", data=iter(parts))
+            form = {"file": ("name", content(200_000)), "field": (None, "value")}
+            yield told("POST", "/count", files=form)[2].split()[0]  # the boundary is random
+            yield told("GET", "/70000", headers={"Range": "bytes=5-60000"})
+            yield told("HEAD", "/70000"), told("GET", "/none")
+
+
 def proxying(address: Address) -> Iterator[Any]:
     with connect(address) as sock:
         for size in SIZES:
@@ -163,6 +201,10 @@ def websocket(address: Address) -> Iterator[Any]:
 def fastcgi(address: Address) -> Iterator[Any]:
     yield one(address, request("/fastcgi?size=10"))
     yield one(address, request("/fastcgi?size=100000"))
+    for size in (1, 5000, 300_000):
+        answer = one(address, request("/fastcgi?size=10", "POST", body=content(size)))
+        assert answer[1]["x-told"] == f"{size} {hashlib.sha256(content(size)).hexdigest()}"
+        yield answer
 
 
 def variables(address: Address) -> Iterator[Any]:
@@ -178,6 +220,11 @@ def variables(address: Address) -> Iterator[Any]:
             assert found["requests"] == str(i), text
             assert int(found["connection"]) > 0, text
             assert int(found["rtt"]) > 0, text
+        text = ask(sock, request("/ipv6/variables"))[0][2].decode()
+        found = dict(item.split("=") for item in text.split())
+        assert found["remote_addr"] == found["server_addr"] == "::1", text
+        assert found["server_port"] == str(address[1]), text
+        assert int(found["rtt"]) > 0, text
     yield "right"
 
 
@@ -295,10 +342,25 @@ def streams(address: Address) -> Iterator[Any]:
         yield len(read_all(sock)) > 0
 
 
+def proxy_v2(family: int, addresses: bytes) -> bytes:
+    """The PROXY protocol's second version: binary."""
+    rest = addresses + struct.pack(">HH", 1234, 80)
+    return b"\r\n\r\n\0\r\nQUIT\n" + struct.pack(">BBH", 0x21, family, len(rest)) + rest
+
+
 def proxy_protocol(address: Address) -> Iterator[Any]:
-    head = b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n"
-    with connect(address, "proxied") as sock:
-        yield ask(sock, head + request("/proxied"))
+    names = "192.0.2.7", "192.0.2.8"
+    long_names = "2001:db8::7", "2001:db8::8"
+    for head in (
+        b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n",
+        b"PROXY TCP6 2001:db8::7 2001:db8::8 1234 80\r\n",
+        proxy_v2(0x11, b"".join(socket.inet_aton(name) for name in names)),
+        proxy_v2(0x21, b"".join(socket.inet_pton(socket.AF_INET6, n) for n in long_names)),
+    ):
+        with connect(address, "proxied") as sock:
+            answer = ask(sock, head + request("/proxied"))[0]
+            assert answer[2] in (b"192.0.2.7:1234", b"2001:db8::7:1234"), answer
+            yield answer
     with connect(address, "proxied") as sock:
         sock.sendall(request("/proxied"))
         yield read_all(sock)
@@ -369,7 +431,7 @@ def mail(address: Address) -> Iterator[Any]:
 
 
 def programs(address: Address) -> Iterator[Any]:
-    """Other people's clients, as far as they are installed."""
+    """Other people's clients."""
     url = f"http://{address[0]}:{address[1]}"
     clients = {
         "curl": ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}\\n", f"{url}/1?[1-40]"],
@@ -387,9 +449,7 @@ def programs(address: Address) -> Iterator[Any]:
     }
     bad = r"(?:Failed requests|Non-2xx responses): +[1-9]|Socket errors|[^0-9][1-9]\d* failed"
     for name, argv in clients.items():
-        if not shutil.which(argv[0]):
-            print(f"        not installed: {argv[0]}", flush=True)
-            continue
+        assert shutil.which(argv[0]), f"not installed: {argv[0]} (scripts/packages.sh ensure test)"
         done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         codes = done.stdout if name == "curl" else ""
         # What curl says of its progress is not the server's.
@@ -401,34 +461,38 @@ def huge_download(address: Address) -> Iterator[Any]:
     """1 GiB, with a reader that stops twice."""
     with connect(address) as sock:
         sock.sendall(request("/huge", headers="Connection: close\r\n"))
-        left, stops, empty = HUGE, [HUGE - 1_000_000, HUGE // 2], bytes(1 << 20)
+        rest = bytes(MIB - 8)
         with sock.makefile("rb") as file:
             yield read_response_head(file)[1]["content-length"]
-            while data := file.read1(len(empty)):
-                assert data == empty[: len(data)]
-                left -= len(data)
-                if stops and left < stops[0]:
-                    stops.pop(0)
+            for number in range(HUGE // MIB):
+                assert read_exactly(file, MIB) == struct.pack(">Q", number) + rest
+                if number in (1, HUGE // MIB // 2):
                     time.sleep(3)
-                    assert one(address, request("/1"))[0] == "HTTP/1.1 200 OK"
-        yield left, stops
+                    check(one(address, request("/1")), 1)
+            yield file.read()
 
 
-def patient_reader(address: Address) -> Iterator[Any]:
+def patient_readers(address: Address) -> Iterator[Any]:
     """The server has said all; the client takes more than a minute to read it."""
-    size = 2 * 131_072
-    headers = f"Range: bytes=0-{size - 1}\r\nConnection: close\r\n"
-    with slow_connect(at(address, "second")) as sock:  # whose send buffer is small
-        sock.sendall(request("/300000", headers=headers))
-        with sock.makefile("rb", buffering=1024) as file:
-            yield read_response_head(file)[0]
-            body = file.read(100_000)
-            end = time.monotonic() + 75
-            while time.monotonic() < end:
-                body += file.read(400)
-                time.sleep(0.5)
-            body += file.read()
-    yield len(body), body == content(size)
+
+    def read_slowly(port: str, at_once: int, size: int) -> tuple[str, int, bool]:
+        headers = f"Range: bytes=0-{size - 1}\r\nConnection: close\r\n"
+        with slow_connect(at(address, port)) as sock:
+            sock.sendall(request("/300000", headers=headers))
+            with sock.makefile("rb", buffering=1024) as file:
+                status, _ = read_response_head(file)
+                body = read_exactly(file, at_once)
+                end = time.monotonic() + 75
+                while time.monotonic() < end:
+                    body += file.read(400)
+                    time.sleep(0.5)
+                body += file.read()
+        return status, len(body), body == content(size)
+
+    # The buffer for sending is small in the one case; the other is not TCP.
+    cases = ("second", 100_000, 2 * 131_072), ("relay", 10_000, 2 * 131_072)
+    with ThreadPoolExecutor() as pool:
+        yield list(pool.map(lambda case: read_slowly(*case), cases))
 
 
 def exhausted(address: Address, connections: int) -> Iterator[Any]:
@@ -437,7 +501,7 @@ def exhausted(address: Address, connections: int) -> Iterator[Any]:
         socks = [stack.enter_context(connect(address)) for _ in range(1)]
         for _ in range(2 * connections):
             socks.append(stack.enter_context(connect(address)))
-            assert ask(socks[-1], request("/idle/1"))[0][0] == "HTTP/1.1 200 OK"
+            check(ask(socks[-1], request("/idle/1"))[0], 1)
         ended = 0
         for sock in socks:
             sock.setblocking(False)
@@ -449,7 +513,7 @@ def exhausted(address: Address, connections: int) -> Iterator[Any]:
             sock = stack.enter_context(connect(address))
             sock.sendall(b"GET /1 HT")
         yield "refused or not"
-    yield [one(address, request("/1")) for _ in range(5)]
+    yield [check(one(address, request("/1")), 1) for _ in range(5)]
 
 
 def status(address: Address) -> Iterator[Any]:
@@ -482,26 +546,11 @@ def settled(address: Address) -> Iterator[Any]:
     yield wait_for_status(address, "Active connections: 1 ")
 
 
-def queued(address: Address, count: int) -> int:
-    """Connections that wait while the server is being mistreated; returns how many failed."""
-    failed = 0
-    with ExitStack() as stack:
-        socks = [stack.enter_context(connect(address)) for _ in range(count)]
-        for sock in socks:
-            sock.sendall(request("/4096", headers="Connection: close\r\n"))
-        print("waiting", flush=True)
-        for sock in socks:
-            answer = read_all(sock)
-            failed += not answer.startswith(b"HTTP/1.1 200 OK") or answer.endswith(b"<reset>")
-    print(f"{failed} of {count} failed", flush=True)
-    return failed
-
-
 def idle(address: Address, count: int) -> Iterator[Any]:
     """So many connections, each used at the beginning and at the end."""
 
     def use(sock: socket.socket) -> socket.socket:
-        assert ask(sock, request("/idle/1"))[0][0] == "HTTP/1.1 200 OK"
+        check(ask(sock, request("/idle/1"))[0], 1)
         return sock
 
     with ExitStack() as stack, ThreadPoolExecutor(16) as pool:
@@ -531,43 +580,6 @@ def many_at_once(address: Address) -> Iterator[Any]:
     yield sorted(answers, key=lambda answer: answer[0])
 
 
-def load(address: Address, seconds: float) -> int:
-    """New connections and kept ones until the time is over; prints and returns what failed.
-
-    A server that ends may close a kept connection just when it is used again, so only the first
-    request on each connection counts as failed.
-    """
-    end = time.monotonic() + seconds
-    counts = {"answered": 0, "failed": 0}
-    lock = threading.Lock()
-
-    def client(number: int) -> None:
-        while time.monotonic() < end:
-            done = 0
-            try:
-                with connect(address) as sock:
-                    for _ in range(1 if number % 2 else 5):
-                        answer = ask(sock, request(f"/{SIZES[number % len(SIZES)]}"))[0]
-                        assert answer[0] == "HTTP/1.1 200 OK", answer
-                        done += 1
-                        if answer[1]["connection"] == "close":
-                            break
-            except (OSError, ValueError, AssertionError) as error:
-                if not done:
-                    print(f"failed: {error!r}", flush=True)
-                    counts["failed"] += 1
-            with lock:
-                counts["answered"] += done
-
-    threads = [threading.Thread(target=client, args=(i,)) for i in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    print(counts)
-    return counts["failed"] + (not counts["answered"])
-
-
 SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
     static_files,
     whole_big_file,
@@ -577,6 +589,7 @@ SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
     byte_by_byte,
     uploads,
     compression,
+    python_requests,
     proxying,
     websocket,
     fastcgi,
@@ -631,6 +644,10 @@ def main() -> int:
     parser.add_argument("servers", nargs="+", metavar="HOST:PORT")
     parser.add_argument("--load", type=float, help="seconds: requests to the first server only")
     parser.add_argument("--queued", type=int, metavar="N", help="N connections wait for the first")
+    parser.add_argument("--restless", type=int, metavar="N", help="N connections that send")
+    parser.add_argument("--hold", type=int, metavar="N", help="N connections do nothing")
+    parser.add_argument("--hold-port", default="port", help="to which port")
+    parser.add_argument("--outlive", action="store_true", help="requests that last")
     parser.add_argument("--exhausted", type=int, metavar="N", help="they have N connections")
     parser.add_argument("--idle", type=int, default=100, help="idle keep-alive connections")
     parser.add_argument("--long", action="store_true", help="1 GiB, and a very slow client, too")
@@ -642,14 +659,20 @@ def main() -> int:
     addresses = [(host, int(port)) for host, port in pairs]
 
     if args.load:
-        return 1 if load(addresses[0], args.load) else 0
+        return 1 if nginx_roles.load(addresses[0], args.load) else 0
+    if args.hold:
+        return nginx_roles.hold(addresses[0], args.hold, args.hold_port)
+    if args.outlive:
+        return nginx_roles.outlive(addresses[0])
+    if args.restless:
+        return 1 if nginx_roles.restless(addresses[0], args.restless) else 0
     if args.queued:
-        return 1 if queued(addresses[0], args.queued) else 0
+        return 1 if nginx_roles.queued(addresses[0], args.queued) else 0
 
     scenarios = {scenario.__name__: scenario for scenario in SCENARIOS}
     scenarios["idle"] = lambda address: idle(address, args.idle)
     if args.long:
-        scenarios |= {"huge_download": huge_download, "patient_reader": patient_reader}
+        scenarios |= {"huge_download": huge_download, "patient_readers": patient_readers}
     scenarios["settled"] = settled
     if args.exhausted:
         scenarios = {"exhausted": lambda address: exhausted(address, args.exhausted)}

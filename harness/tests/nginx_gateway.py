@@ -18,6 +18,7 @@ from nginx_http import (
     abandon,
     ask,
     at,
+    check,
     comparable,
     connect,
     one,
@@ -27,14 +28,19 @@ from nginx_http import (
     request,
     slow_connect,
 )
-from nginx_server import SIZES
+from nginx_server import BIG, SIZES
 
 
-def unchecked_tls(address: Address, port: str, **options: Any) -> ssl.SSLSocket:
+def unchecked(sock: socket.socket, **options: Any) -> ssl.SSLSocket:
+    """TLS on it, whoever the server is."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(connect(address, port), **options)
+    return context.wrap_socket(sock, **options)
+
+
+def unchecked_tls(address: Address, port: str, **options: Any) -> ssl.SSLSocket:
+    return unchecked(connect(address, port), **options)
 
 
 def curl(*options: str) -> tuple[str, bytes]:
@@ -274,7 +280,98 @@ def slow_head(address: Address) -> Iterator[Any]:
             yield comparable(read_response(file))
 
 
+def kept_upstreams(address: Address) -> Iterator[Any]:
+    """The upstream's connection is kept: it says so itself."""
+    with connect(address) as sock:
+        told = [ask(sock, request("/proxy/variables"))[0][2].decode().split() for _ in range(3)]
+    connections, requests = zip(*(line[:2] for line in told), strict=True)
+    assert len(set(connections)) == 1, told
+    numbers = [int(text.split("=")[1]) for text in requests]
+    assert numbers == [numbers[0] + i for i in range(3)], told
+    yield "kept"
+
+
+def unix_listener(address: Address) -> Iterator[Any]:
+    """Of nginx itself, reached by a relay that keeps nothing back."""
+    with connect(address, "relay") as sock:
+        for size in SIZES:
+            yield check(ask(sock, request(f"/{size}"))[0], size)
+        yield check(ask(sock, request("/big"))[0], BIG)
+        paths = [f"/{SIZES[i % len(SIZES)]}" for i in range(40)]
+        yield ask(sock, b"".join(request(path) for path in paths), len(paths))
+        yield ask(sock, request("/count", "POST", body=content(3_000_000)))
+        yield ask(sock, request("/variables"))[0][2].split()[1:4]
+    with slow_connect(at(address, "relay")) as sock:
+        sock.sendall(request("/300000", headers="Connection: close\r\n"))
+        time.sleep(0.7)
+        with sock.makefile("rb") as file:
+            yield check(comparable(read_response(file)), 300_000), file.read()
+    for stage in (b"", b"GET /1 HT", request("/big"), request("/sleep")):
+        for reset in (True, False):
+            abandon(address, stage, reset, wait=True, port="relay")
+    yield one(address, request("/1"), "relay")
+
+
+def fast_open(address: Address) -> Iterator[Any]:
+    """The request comes with the SYN, from the second connection on."""
+    for _ in range(3):
+        with socket.socket() as sock:
+            head = request("/70000")
+            assert sock.sendto(head, socket.MSG_FASTOPEN, at(address, "second")) == len(head)
+            sock.settimeout(TIMEOUT_S)
+            with sock.makefile("rb") as file:
+                yield check(comparable(read_response(file)), 70_000)
+
+
+def http2_request(path: bytes) -> bytes:
+    """A connection's preface, settings and one request, in the simplest of encodings."""
+    fields = b"\x82\x86\x44" + bytes([len(path)]) + path + b"\x41\x01x"
+    frames = bytes(3) + b"\x04" + bytes(5)
+    frames += len(fields).to_bytes(3, "big") + b"\x01\x05\0\0\0\1" + fields
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frames
+
+
+def more_resets(address: Address) -> Iterator[Any]:
+    """Where another protocol, an upstream or nginx's own waiting is in the middle of something."""
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)
+    upgrade = request("/upgrade", headers="Upgrade: echo\r\nConnection: Upgrade\r\n")
+    unread = request("/lingering/1", "POST", "Content-Length: 100000\r\n") + content(5000)
+    for port, data in (
+        *(("tls", hello[:5]), ("tls", hello), ("all_tls", hello)),
+        *(("h2c", http2_request(b"/big")[:30]), ("h2c", http2_request(b"/big"))),
+        *(("port", request("/1")), ("port", unread), ("port", upgrade)),
+        *(("port", request("/fastcgi?size=3000000")), ("port", request("/page"))),
+        *(("stream", request("/big")), ("stream", b"GET /1"), ("half", content(300_000))),
+        *(("proxied", b"PROXY TCP4 192.0.2.7"), ("second", b""), ("own", request("/big"))),
+    ):
+        for reset in (True, False):
+            for pause_s in (0, 0.1):
+                with connect(address, port) as sock:
+                    sock.sendall(data)
+                    time.sleep(pause_s)
+                    if reset:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    for path in ("/big", "/sleep", "/proxy/big"):
+        sock = unchecked_tls(address, "tls")
+        sock.sendall(request(path))
+        if path != "/sleep":
+            sock.recv(1000)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        sock.close()
+    with connect(address) as sock:  # an answered WebSocket
+        sock.sendall(upgrade)
+        with sock.makefile("rb") as file:
+            yield read_response_head(file)[0]
+        sock.sendall(content(5000))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    yield [one(address, request("/1"), port) for port in ("port", "second", "own", "stream")]
+
+
 SCENARIOS = [
+    kept_upstreams,
+    unix_listener,
+    fast_open,
+    more_resets,
     upstream_answers,
     caching,
     subrequests,

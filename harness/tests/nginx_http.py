@@ -6,10 +6,16 @@ import socket
 import struct
 from typing import Any
 
+from nginx_backends import content
 from nginx_server import PORT_NAMES
 
 Address = tuple[str, int]
 TIMEOUT_S = 120.0
+
+
+class NoAnswerError(ConnectionError):
+    """The connection has ended before the first byte of an answer."""
+
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends a reset
 
@@ -34,10 +40,30 @@ def read_all(sock: socket.socket) -> bytes:
     return bytes(data)
 
 
+def read_exactly(file: Any, size: int) -> bytes:
+    data: bytes = file.read(size)
+    if len(data) < size:
+        raise ConnectionAbortedError(f"{len(data)} of {size} bytes")
+    return data
+
+
+def read_line(file: Any) -> str:
+    line: bytes = file.readline()
+    if not line.endswith(b"\n"):
+        raise ConnectionAbortedError(f"a line ends after {line!r}")
+    return line.decode().strip()
+
+
 def read_response_head(file: Any) -> tuple[str, dict[str, str]]:
-    status = file.readline().decode().strip()
+    try:
+        answered = bool(file.peek(1))
+    except ConnectionResetError:
+        answered = False
+    if not answered:
+        raise NoAnswerError("no answer")
+    status = read_line(file)
     headers = {}
-    while line := file.readline().decode().strip():
+    while line := read_line(file):
         name, value = line.split(": ", 1)
         headers[name.lower()] = value
     return status, headers
@@ -49,12 +75,12 @@ def read_response(file: Any, method: str = "GET") -> tuple[str, dict[str, str], 
     if method == "HEAD" or " 304 " in status or " 100 " in status:
         pass
     elif headers.get("transfer-encoding") == "chunked":
-        while size := int(file.readline(), 16):
-            body += file.read(size)
-            file.readline()
-        file.readline()
+        while size := int(read_line(file), 16):
+            body += read_exactly(file, size)
+            assert read_line(file) == ""
+        assert read_line(file) == ""
     elif "content-length" in headers:
-        body = file.read(int(headers["content-length"]))
+        body = read_exactly(file, int(headers["content-length"]))
     else:
         body = file.read()
     return status, headers, body
@@ -66,8 +92,18 @@ VOLATILE = ("date", "etag", "last-modified")
 def comparable(response: tuple[str, dict[str, str], bytes]) -> Any:
     status, headers, body = response
     kept = {name: value for name, value in headers.items() if name not in VOLATILE}
-    text = body if len(body) < 300 else (len(body), hashlib.sha256(body).hexdigest())
-    return status, kept, text
+    return status, kept, abridged(body)
+
+
+def abridged(body: bytes) -> bytes | tuple[int, str]:
+    return body if len(body) < 300 else (len(body), hashlib.sha256(body).hexdigest())
+
+
+def check(answer: Any, size: int) -> Any:
+    """That it is the whole file of that size; returns the answer, as comparable() made it."""
+    assert answer[0] == "HTTP/1.1 200 OK", answer
+    assert answer[2] == abridged(content(size)), answer
+    return answer
 
 
 def request(path: str, method: str = "GET", headers: str = "", body: bytes = b"") -> bytes:
@@ -76,7 +112,10 @@ def request(path: str, method: str = "GET", headers: str = "", body: bytes = b""
 
 
 def ask(sock: socket.socket, data: bytes, count: int = 1, method: str = "GET") -> list[Any]:
-    sock.sendall(data)
+    try:
+        sock.sendall(data)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise NoAnswerError("no answer") from error
     with sock.makefile("rb") as file:
         return [comparable(read_response(file, method)) for _ in range(count)]
 
@@ -95,8 +134,8 @@ def slow_connect(address: Address) -> socket.socket:
     return sock
 
 
-def abandon(address: Address, data: bytes, reset: bool, wait: bool) -> None:
-    with connect(address) as sock:
+def abandon(address: Address, data: bytes, reset: bool, wait: bool, port: str = "port") -> None:
+    with connect(address, port) as sock:
         sock.sendall(data)
         if wait and data.endswith(b"\r\n\r\n") and b"sleep" not in data:
             sock.recv(1000)

@@ -13,6 +13,7 @@ import gzip
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -23,7 +24,8 @@ from nginx_backends import TEXT, content
 
 SIZES = (1, 100, 4096, 70_000, 300_000)
 BIG = 6_000_000
-HUGE = 1 << 30  # a file with nothing in it
+HUGE = 1 << 30  # a file with nothing in it but a number at the beginning of each MiB
+MIB = 1 << 20
 CONNECTIONS = 12_000
 # Behind the first port, in this order
 PORT_NAMES = (
@@ -31,6 +33,7 @@ PORT_NAMES = (
     *("behind_pop3", "second", "own", "h2c", "all_tls", "scgi", "uwsgi", "memcached", "syslog"),
     *("imap", "behind_imap", "smtp", "behind_smtp", "pop3s", "preread", "stream_tls", "announce"),
     *("announced", "half", "answer_at_end", "either", "paced", "returned", "many", "many_end"),
+    *("relay", "added"),
 )
 
 CONFIG = """\
@@ -160,6 +163,7 @@ http {{
         location /fastcgi {{
             fastcgi_pass 127.0.0.1:{fastcgi};
             fastcgi_param QUERY_STRING $query_string;
+            fastcgi_param CONTENT_LENGTH $content_length;
         }}
         location /status {{ stub_status; }}
 
@@ -400,6 +404,9 @@ def prepare(folder: Path, args: argparse.Namespace) -> dict[str, int]:
     (www / "shrinking").write_bytes(content(BIG))
     with (www / "huge").open("wb") as file:
         file.truncate(HUGE)
+        for number in range(HUGE // MIB):
+            file.seek(number * MIB)
+            file.write(struct.pack(">Q", number))
     (www / "page").write_text(
         '<!--# include virtual="/70000" -->and<!--# include virtual="/gate/slowly" -->.'
     )
