@@ -108,7 +108,7 @@ test-kernel: all ## all proof of the kernel side, hours of it: STAGES="ordinary 
 
 test-apps: all ## test the ported applications, here and in the virtual machine (hours)
 	$(SUB) apps/memcached asan check
-	$(SUB) apps/nginx asan
+	$(SUB) apps/nginx asan check
 	@$(MAKE) --no-print-directory kernel CONFIG=debug
 	@TEST_APPS=all $(PYTEST) $(TESTS)/test_memcached.py $(TESTS)/test_nginx.py
 	@MEGABENCH_TESTBED=debug $(PYTEST) $(TESTS)/test_memcached.py -k on_megapipe

@@ -13,26 +13,30 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from kernel_log import complaints
+from nginx_server import PORT_NAMES
 from programs import BIN
 
-from megabench.host import Host
+from megabench.errors import CommandError, HarnessError
+from megabench.host import Host, Process
 from megabench.testbed import Testbed
 
 CLIENT = Path(__file__).with_name("nginx_client.py")
 SERVER = Path(__file__).with_name("nginx_server.py")
 BACKENDS = Path(__file__).with_name("nginx_backends.py")
 STOCK, MEGAPIPE, ASAN = BIN / "nginx-stock", BIN / "nginx-megapipe", BIN / "nginx-asan"
+DEFAULT = BIN / "nginx-default"  # patched, and configured as the untouched one
 GUEST = "/run/megabench/nginx"
 PORTS = {"stock": 21400, "megapipe": 21440}
 DEADLINE_S = 60.0
 BOOT_S = 180.0  # until a server in the guest, which is emulated, has begun or ended
 FEW = 100  # connections, for a server that is to have too few
+HELD = 64  # connections, which are looked at
 # Of upstream's own files there are findings in what has always been so.
 FINDING = re.compile(r"ERROR: AddressSanitizer|megapipe\w*\.[ch]:\d+:\d+: runtime error")
 
@@ -44,6 +48,10 @@ thorough = pytest.mark.skipif("TEST_APPS" not in os.environ, reason="make test-a
 without_megapipe = pytest.mark.skipif(
     Path("/dev/megapipe").exists(), reason="this kernel has MegaPipe"
 )
+
+
+def found(pattern: re.Pattern[str], log: str) -> list[str]:
+    return [line for line in log.splitlines() if pattern.search(line)]
 
 
 def wait_for(port: int) -> None:
@@ -93,10 +101,12 @@ def test_build__says_so() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the configuration's workers run as root")
-@pytest.mark.parametrize("program", [MEGAPIPE, ASAN], ids=["ordinary", "sanitized"])
+@pytest.mark.parametrize(
+    "program", [MEGAPIPE, DEFAULT, ASAN], ids=["ordinary", "default build", "sanitized"]
+)
 def test_answers__the_same_on_epoll(tmp_path: Path, program: Path) -> None:
     if not program.exists():
-        pytest.skip("not built: make -C apps/nginx asan")
+        pytest.skip("not built: make -C apps/nginx asan check")
     with (
         serving(STOCK, tmp_path / "stock", PORTS["stock"]),
         serving(program, tmp_path / "megapipe", PORTS["megapipe"], "use epoll;"),
@@ -107,7 +117,7 @@ def test_answers__the_same_on_epoll(tmp_path: Path, program: Path) -> None:
     log = (tmp_path / "megapipe" / "error.log").read_text(errors="replace")
     assert 'using the "epoll" event method' in log
     assert "exited on signal" not in log
-    assert not FINDING.search(log)
+    assert not found(FINDING, log)
 
 
 @without_megapipe
@@ -167,7 +177,8 @@ def serving_in_guest(
         yield
     finally:
         for server in servers:
-            server.signal("TERM")
+            with suppress(CommandError):  # it has ended
+                server.signal("TERM")
         for server in servers:
             server.wait(BOOT_S)
 
@@ -180,22 +191,98 @@ def demand(testbed: Testbed, *options: str, systems: Iterable[str] = PORTS) -> N
     assert done.exit_status == 0, done.stdout + done.stderr
 
 
+def client(testbed: Testbed, *options: str) -> Process:
+    """The demanding client in another role, under way, against the server on MegaPipe."""
+    argv = [sys.executable, str(CLIENT), *options]
+    argv += [f"{testbed.server_address}:{PORTS['megapipe']}"]
+    process = testbed.clients[0].start(argv, log=Path(os.devnull))
+    assert process.readline(DEADLINE_S) == "waiting"
+    return process
+
+
+def end(process: Process) -> None:
+    """Let it come to its end, which must be a good one."""
+    process.say("end")
+    assert process.wait(2 * DEADLINE_S) == 0, said(process)
+
+
+def said(process: Process) -> list[str]:
+    """The lines that nobody has read, of a program that has ended."""
+    lines = []
+    with suppress(HarnessError):
+        while True:
+            lines.append(process.readline(DEADLINE_S))
+    return lines
+
+
+def eventually(is_so: Callable[[], bool], within_s: float = 2 * DEADLINE_S) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def shell(guest: Host, script: str) -> str:
+    """What it says; $pid is the server's, and it runs in the server's folder."""
+    script = f"cd {GUEST}/megapipe; pid=$(cat nginx.pid 2>/dev/null); {script}"
+    return guest.run(["sh", "-c", script], timeout=DEADLINE_S).stdout
+
+
+def is_alive(guest: Host, pid: str) -> bool:
+    # The guest's first process buries nobody.
+    return shell(guest, f"grep -c zombie /proc/{pid}/status || true") == "0\n"
+
+
 def workers(guest: Host) -> list[str]:
-    """Their process numbers."""
-    find = f"pgrep -P $(cat {GUEST}/megapipe/nginx.pid) -f 'worker process'"
-    return guest.run(["sh", "-c", find], timeout=60).stdout.split()
+    """Their process numbers, but for those that are shutting down."""
+    found = shell(guest, "pgrep -P $pid -af 'worker process' || echo $pid").splitlines()
+    return [line.split()[0] for line in found if "shutting down" not in line]
 
 
-def holdings(guest: Host) -> list[str]:
+def channels(guest: Host) -> list[dict[str, int]]:
+    """What the kernel tells of the workers' channels."""
+    look = "cd /proc/$0/fdinfo; cat $(grep -l '^channel:' *)"
+    told = [guest.run(["sh", "-c", look, pid], timeout=60).stdout for pid in workers(guest)]
+    return [{k: int(v) for k, v in re.findall(r"^(\w+):\s+(\d+)$", text, re.M)} for text in told]
+
+
+def total(guest: Host, counter: str) -> int:
+    return sum(channel[counter] for channel in channels(guest))
+
+
+def holdings(guest: Host) -> list[tuple[str, int, int]]:
     """What the workers have: descriptors, and what is in their channels."""
-    look = "ls /proc/$0/fd | wc -l; cd /proc/$0/fdinfo; "
-    look += "grep -hE '^(handles|lwsockets):' $(grep -l '^channel:' *)"
-    return [guest.run(["sh", "-c", look, pid], timeout=60).stdout for pid in workers(guest)]
+    descriptors = [shell(guest, f"ls /proc/{pid}/fd | wc -l") for pid in workers(guest)]
+    told = channels(guest)
+    return [(n, c["handles"], c["lwsockets"]) for n, c in zip(descriptors, told, strict=True)]
+
+
+def sockets(guest: Host) -> dict[str, int]:
+    """The kernel's own count: all, and TCP's but for those in TIME_WAIT."""
+    text = guest.read_text("/proc/net/sockstat")
+    found = {"used": int(re.findall(r"sockets: used (\d+)", text)[0])}
+    for name in ("inuse", "orphan", "alloc"):
+        found[name] = int(re.findall(rf"TCP:.* {name} (\d+)", text)[0])
+    return found
+
+
+def slab_kib(guest: Host) -> int:
+    """Memory of the kernel's objects, less what it would give back if it were needed."""
+    guest.run(["sh", "-c", "sync; echo 3 >/proc/sys/vm/drop_caches"], timeout=DEADLINE_S)
+    return int(re.findall(r"Slab:\s+(\d+) kB", guest.read_text("/proc/meminfo"))[0])
 
 
 def resident_kib(guest: Host) -> int:
     text = "".join(guest.read_text(f"/proc/{pid}/status") for pid in workers(guest))
     return sum(int(kib) for kib in re.findall(r"VmRSS:\s+(\d+) kB", text))
+
+
+def fast_opened(guest: Host) -> int:
+    """Connections that have come with data in their SYN."""
+    lines = [line.split() for line in guest.read_text("/proc/net/netstat").splitlines()]
+    values = {k: v for names, row in zip(lines[::2], lines[1::2], strict=True)
+              for k, v in zip(names, row, strict=True)}  # fmt: skip
+    return int(values["TCPFastOpenPassive"])
 
 
 SINGLE = "master_process off;"
@@ -222,33 +309,52 @@ def test_answers__the_same_on_megapipe(
     if not (BIN / program).exists():
         pytest.skip(f"no {program}")
     complaints(guest)
+    guest.run(["sysctl", "-qw", "net.ipv4.tcp_fastopen=3"], timeout=DEADLINE_S)
     systems = {"stock": "", "megapipe": events}
     with serving_in_guest(guest, systems, "--main", main, program=program):
+        before = fast_opened(guest)
         demand(testbed, "--idle", "1000" if "TEST_APPS" in os.environ else "200")
+        assert fast_opened(guest) >= before + 4, "data that comes with the SYN"
+        for port, lwsockets in (("port", "lwsocket off" not in events), ("tls", False)):
+            eventually(lambda: total(guest, "lwsockets") == 0)
+            holder = client(testbed, "--hold", str(HELD), "--hold-port", port)
+            held = channels(guest)
+            end(holder)
+            assert sum(channel["handles"] for channel in held) > HELD, held
+            assert sum(channel["lwsockets"] for channel in held) == HELD * lwsockets, held
+        assert all(channel["accepts"] for channel in held), held
         log = guest.read_text(f"{GUEST}/megapipe/error.log")
     assert 'using the "megapipe" event method' in log
     assert "exited on signal" not in log
-    assert not ALARM.search(log)
-    assert not FINDING.search(log)
+    assert not found(ALARM, log)
+    assert not found(FINDING, log)
     assert not complaints(guest)
 
 
 @pytest.mark.vm
 @thorough
 def test_load__leaves_nothing_behind(guest: Host, testbed: Testbed) -> None:
-    """10,000 idle connections, all there is besides, 1 GiB: twice, so that caches are full."""
+    """10,000 idle connections, all there is besides, 1 GiB. Caches are full after the first time,
+    and a heap after the second."""
     address, port = testbed.server_address, PORTS["megapipe"]
     complaints(guest)
+    at_start, slab_at_start = sockets(guest), slab_kib(guest)
     with serving_in_guest(guest, {"stock": "", "megapipe": ""}):
-        found = []
-        for _ in range(2):
-            demand(testbed, "--idle", "10000", "--long")
+        first = holdings(guest), sockets(guest)
+        memory = []
+        for more in ("--long",), (), ():
+            demand(testbed, "--idle", "10000", *more)
             # What is left of a connection that lingers has gone when this has answered.
             argv = [sys.executable, str(CLIENT), "--only", "settled"]
             testbed.clients[0].run([*argv, *[f"{address}:{port}"] * 2], timeout=300)
-            found.append((holdings(guest), resident_kib(guest)))
-    assert found[0][0] == found[1][0]
-    assert found[1][1] < 1.1 * found[0][1] + 2048
+            eventually(lambda: total(guest, "lwsockets") == 0)
+            eventually(lambda: (holdings(guest), sockets(guest)) == first)
+            memory.append((resident_kib(guest), slab_kib(guest)))
+    eventually(lambda: sockets(guest) == at_start)
+    print(f"resident and slab after each round: {memory}; slab {slab_at_start} {slab_kib(guest)}")
+    for second, third in zip(*memory[1:], strict=True):
+        assert third < 1.03 * second + 1024, memory
+    assert slab_kib(guest) < 1.1 * slab_at_start + 4096
     assert not complaints(guest)
 
 
@@ -268,16 +374,55 @@ def test_killed_worker__queued_connections_are_taken_over(guest: Host, testbed: 
     with serving_in_guest(guest, {"megapipe": ""}):
         victim = workers(guest)[0]
         guest.run(["kill", "-STOP", victim], timeout=60)
-        argv = [sys.executable, str(CLIENT), "--queued", "60"]
-        argv += [f"{testbed.server_address}:{PORTS['megapipe']}"]
-        client = testbed.clients[0].start(argv, log=Path(os.devnull))
-        assert client.readline(60) == "waiting"
+        waiting = client(testbed, "--queued", "60")
         time.sleep(2)
         guest.run(["kill", "-KILL", victim], timeout=60)
-        assert client.wait(120) == 0
-        stats = [guest.run(["sh", "-c", "cd /proc/$0/fdinfo; grep -h '^migrated_in' *", pid],
-                           timeout=60).stdout for pid in workers(guest)]  # fmt: skip
-    assert sum(int(text.split()[1]) for text in stats) > 0, stats
+        assert waiting.wait(120) == 0
+        assert total(guest, "migrated_in") > 0
+    assert not complaints(guest)
+
+
+@pytest.mark.vm
+@thorough
+def test_reload__under_connections_that_go_on_sending(guest: Host, testbed: Testbed) -> None:
+    """Completions of other connections are under way when a worker stops to listen."""
+    program = "nginx-asan" if ASAN.exists() else "nginx-megapipe"
+    folder = f"{GUEST}/megapipe"
+    complaints(guest)
+    with serving_in_guest(guest, {"megapipe": ""}, program=program):
+        # All must be answered within client_header_timeout, by a sanitized server in an emulator.
+        senders = client(testbed, "--restless", "160")
+        for _ in range(6):
+            time.sleep(5)
+            shell(guest, "kill -HUP $pid")
+        time.sleep(5)
+        log = guest.read_text(f"{folder}/error.log")
+        assert not found(FINDING, log)
+        end(senders)
+    assert log.count("gracefully shutting down") >= 6
+    assert "exited on signal" not in log
+    assert not found(ALARM, log)
+    assert not complaints(guest)
+
+
+@pytest.mark.vm
+@thorough
+def test_descriptors__run_out_and_others_accept(guest: Host, testbed: Testbed) -> None:
+    """What waits for a worker that cannot accept is the other one's, as long as that is so."""
+    complaints(guest)
+    with serving_in_guest(guest, {"megapipe": "megapipe_lwsocket off;"}):
+        victim = workers(guest)[0]
+        before = total(guest, "accepts")
+        for limit in ("8:20000", "20000:20000"):
+            guest.run(["prlimit", "--pid", victim, f"--nofile={limit}"], timeout=DEADLINE_S)
+            waiting = client(testbed, "--queued", "40")
+            assert waiting.wait(DEADLINE_S) == 0, said(waiting)
+        log = guest.read_text(f"{GUEST}/megapipe/error.log")
+        eventually(lambda: all(channel["partitions"] for channel in channels(guest)))
+        assert total(guest, "accepts") >= before + 80
+    failing = r"\[crit\] (\d+)#.* accepting failed .24: Too many open files"
+    assert set(re.findall(failing, log)) == {victim}
+    assert not found(ALARM, log)
     assert not complaints(guest)
 
 
@@ -289,6 +434,7 @@ def test_reload_and_upgrade__no_request_fails(guest: Host, testbed: Testbed) -> 
     end_old += "sleep 0.2; i=$((i+1)); [ $i -lt 150 ] || exit 1; done; "
     end_old += f"kill -QUIT $(cat {folder}/nginx.pid.oldbin)"
     reload = f"kill -HUP $(cat {folder}/nginx.pid)"
+    pid = f"cat {folder}/nginx.pid"
     to_epoll = f"sed -i 's/^events {{/events {{ use epoll;/' {folder}/conf"
     back = f"sed -i 's/ use epoll;//' {folder}/conf"
     steps = [reload, f"{to_epoll}; {reload}", f"{back}; {reload}"]
@@ -298,13 +444,100 @@ def test_reload_and_upgrade__no_request_fails(guest: Host, testbed: Testbed) -> 
     with serving_in_guest(guest, {"megapipe": ""}):
         argv = [sys.executable, str(CLIENT), "--load", "30"]
         argv += [f"{testbed.server_address}:{PORTS['megapipe']}"]
-        client = testbed.clients[0].start(argv, log=Path(os.devnull))
+        loader = testbed.clients[0].start(argv, log=Path(os.devnull))
+        old = shell(guest, pid)
         for step in steps:
             time.sleep(3)
             guest.run(["sh", "-c", step], timeout=60)
-        assert client.wait(120) == 0
+        assert shell(guest, pid) != old
+        eventually(lambda: not is_alive(guest, old.strip()))
+        assert loader.wait(120) == 0
         log = guest.read_text(f"{folder}/error.log")
     assert log.count('using the "megapipe" event method') >= 3
     assert log.count('using the "epoll" event method') == 1
-    assert not ALARM.search(log)
+    assert not found(ALARM, log)
+    assert not complaints(guest)
+
+
+@pytest.mark.vm
+@thorough
+def test_requests__outlive_reload_upgrade_and_quit(guest: Host, testbed: Testbed) -> None:
+    """And what reloading changes has changed: a listener, how many workers there are."""
+    first, dropped, added = (
+        PORTS["megapipe"] + PORT_NAMES.index(name) for name in ("port", "returned", "added")
+    )
+    count = int(guest.run(["nproc"], timeout=DEADLINE_S).stdout) + 2
+    edit = (
+        f"s/^worker_processes .*/worker_processes {count};/; s/listen {dropped};/listen {added};/"
+    )
+    complaints(guest)
+    with serving_in_guest(guest, {"megapipe": ""}):
+        old = shell(guest, "echo $pid").strip()
+        lasting = client(testbed, "--outlive")
+        shell(guest, f"sed -i '{edit}' conf; kill -HUP $pid")
+        eventually(lambda: listening(guest, added) and not listening(guest, dropped))
+        eventually(lambda: len(workers(guest)) == count)
+        demand_load(testbed, 10)
+        assert all(channel["accepts"] for channel in channels(guest)), channels(guest)
+        shell(guest, "kill -USR2 $pid")
+        eventually(lambda: shell(guest, "echo $pid").strip() not in ("", old))
+        new = shell(guest, "echo $pid").strip()
+        eventually(lambda: len(workers(guest)) == count)
+        shell(guest, f"kill -QUIT {old}")
+        demand_load(testbed, 5)
+        assert is_alive(guest, old), "has given up the requests that it had"
+        end(lasting)
+        eventually(lambda: not is_alive(guest, old))
+
+        lasting = client(testbed, "--outlive")
+        shell(guest, "kill -QUIT $pid")
+        eventually(lambda: not listening(guest, first))
+        time.sleep(2)
+        assert is_alive(guest, new), "has given up the requests that it had"
+        end(lasting)
+        eventually(lambda: not is_alive(guest, new))
+        log = guest.read_text(f"{GUEST}/megapipe/error.log")
+    assert "exited on signal" not in log
+    assert not found(ALARM, log)
+    assert not complaints(guest)
+
+
+def demand_load(testbed: Testbed, seconds: int) -> None:
+    argv = [sys.executable, str(CLIENT), "--load", str(seconds)]
+    argv += [f"{testbed.server_address}:{PORTS['megapipe']}"]
+    done = testbed.clients[0].run(argv, timeout=2 * DEADLINE_S + seconds, check=False)
+    assert done.exit_status == 0, done.stdout
+
+
+LOGGED = ("static_files", "ranges", "pipelining", "uploads", "compression", "bad_requests")
+
+
+@pytest.mark.vm
+@thorough
+def test_reopen__logs_go_on_in_new_files(guest: Host, testbed: Testbed) -> None:
+    """The same requests before and after: the same lines in both files, and of both builds."""
+    only = [word for name in LOGGED for word in ("--only", name)]
+
+    def lines(system: str, name: str) -> list[str]:
+        text = guest.read_text(f"{GUEST}/{system}/{name}")
+        return sorted(re.sub(r"\[.*?\]", "[]", line) for line in text.splitlines())
+
+    complaints(guest)
+    with serving_in_guest(guest, {"stock": "", "megapipe": ""}):
+        demand(testbed, *only)
+        eventually(lambda: lines("stock", "access.log") == lines("megapipe", "access.log"))
+        for system in PORTS:
+            move = "mv access.log access.old; mv error.log error.old; kill -USR1 $(cat nginx.pid)"
+            guest.run(["sh", "-c", f"cd {GUEST}/{system}; {move}"], timeout=DEADLINE_S)
+            files = [f"{GUEST}/{system}/{name}.log" for name in ("access", "error")]
+            exist = " && ".join(f"test -e {file}" for file in files)
+            guest.run(["sh", "-c", f"until {exist}; do sleep 0.1; done"], timeout=DEADLINE_S)
+        time.sleep(1)  # the workers open theirs after the master
+        old = lines("stock", "access.old")
+        demand(testbed, *only)
+        for system in PORTS:
+            eventually(lambda system=system: lines(system, "access.log") == old)
+            assert lines(system, "access.old") == old
+            assert "client sent" in guest.read_text(f"{GUEST}/{system}/error.log")
+    assert len(old) > 100
     assert not complaints(guest)
