@@ -198,6 +198,75 @@ def test_run__two_clients_are_one_load(machines: lab.Lab, root: Path) -> None:
     assert untouched(machines)
 
 
+LIBEVENT = "libevent-2.1.so.7"
+# A host that lacks a library: its file is no library there, and the linker's list is without it.
+LACK = """\
+file=$(readlink -f "$(ldconfig -p | awk -v name={name} '$1 == name {{ print $NF }}')")
+: >/run/nothing
+mount --bind /run/nothing "$file"
+ldconfig -X -C /run/ld.so.cache 2>/dev/null
+mount --bind /run/ld.so.cache /etc/ld.so.cache
+ldconfig -p | grep -c {name}
+echo "$file"
+"""
+
+
+@pytest.fixture
+def without_libevent(machines: lab.Lab) -> Iterator[None]:
+    """The server, and nobody else, has no libevent."""
+    count, file = machines.inside("server", LACK.format(name=LIBEVENT)).split()
+    yield
+    machines.inside("server", f"umount /etc/ld.so.cache {file}")
+    assert count == "0"
+
+
+@pytest.fixture
+def whole(root: Path) -> Path:
+    """A checkout with memcached's and nginx's experiments on as many cores as there are."""
+    here = paths.HARNESS
+    for path in here.glob("*.toml"):
+        shutil.copy(path, root / "harness")
+    for name in ("memcached-throughput", "nginx-throughput"):
+        text = (here / f"experiments/{name}.toml").read_text()
+        assert text.count("cores = [8]") == (2 if name.startswith("nginx") else 0)
+        text = text.replace("cores = [8]", f"cores = [{CORES}]")
+        (root / f"harness/experiments/{name}.toml").write_text(text)
+    (root / "results").mkdir()
+    (root / "results/paper").symlink_to(here.parent / "results/paper")
+    (root / "versions.toml").symlink_to(here.parent / "versions.toml")
+    (root / "README.md").write_text("<!-- results -->\n<!-- /results -->\n")
+    return root
+
+
+def test_run__memcached_and_nginx_on_two_clients_to_the_report(
+    machines: lab.Lab, whole: Path, without_libevent: None
+) -> None:
+    path = inventory(machines, whole)
+    names = ["memcached-throughput", "nginx-throughput"]
+    options = ["--scale", "smoke", "--only", "system=stock", "--report"]
+    done = machines.megabench("run", *names, *options, "--testbed", str(path), timeout=500)
+    assert done.returncode == 0, done.stderr
+    for name in names:
+        (raw,) = whole.glob(f"results/lab/raw/{name}/*/points.jsonl")
+        (point,) = [json.loads(line) for line in raw.read_text().splitlines()]
+        assert point["status"] == "ok", point
+        assert [one["transactions"] > 0 for one in point["load"]] == [True, True]
+        assert point["metrics"]["throughput_fewer_clients"]["value"] > 0
+    # A trace goes to the clients, documents to the server, and with memcached its library.
+    for client in CLIENTS:
+        assert ".trace" in machines.inside(client, "ls /tmp/megabench/traces")
+    assert ".complete" in machines.inside("server", "ls /tmp/megabench/nginx/documents")
+    assert LIBEVENT in machines.inside("server", "ls /tmp/megabench/bin/lib")
+    assert machines.inside("client1", "ls /tmp/megabench/bin") == "megabench-load\n"
+    page = (whole / "results/lab/report.html").read_text()
+    assert "namespaces" in page
+    assert "memcached: throughput" in page
+    assert "nginx: requests per second on synthetic traces" in page
+    assert "Measured on:" in (whole / "README.md").read_text()
+    assert machines.megabench("down", "--testbed", str(path)).returncode == 0
+    assert untouched(machines)
+
+
 @pytest.fixture
 def started() -> Iterator[list["subprocess.Popen[str]"]]:
     """What a test has started, ended if the test has not."""
