@@ -600,6 +600,41 @@ def dump(sock: socket.socket) -> bytes:
         time.sleep(0.01)
 
 
+def lent_while_listed(address: Address) -> Iterator[Any]:
+    """200 connections, each with a descriptor that no connection had before, go to a side thread
+    and come back, others watch, all leave: `stats conns` names them meanwhile."""
+    before = curr_connections(address)
+    done = threading.Event()
+
+    def keep_listing(_: int) -> int:
+        lists = 0
+        while not done.is_set():
+            lists += stats(address, "conns") != {}
+        return lists
+
+    with ThreadPoolExecutor() as pool:
+        listing = [pool.submit(keep_listing, i) for i in range(4)]
+        socks = []
+        try:
+            for _ in range(200):
+                socks.append(connect(address))
+                assert dump(socks[-1]).endswith(b"END\r\n")
+            for sock in socks:
+                sock.sendall(b"mn\r\n")
+                yield read_until(sock, b"MN\r\n")
+            for _ in range(10):
+                socks.append(connect(address))
+                socks[-1].sendall(b"watch mutations\r\n")
+                yield read_until(socks[-1], b"OK\r\n")
+        finally:
+            for sock in socks:
+                sock.close()
+            done.set()
+        lists = [future.result() for future in listing]
+        assert min(lists) > 1, f"no lists: {lists}"
+    assert connections_reaching(address, before) == before
+
+
 def slow_reader(address: Address) -> Iterator[Any]:
     """It asks for 30 MB and does not read: others are served, and it gets all in the end."""
     with connect(address) as slow:
@@ -721,6 +756,7 @@ SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
     reconnects,
     killed_clients,
     busy_while_others_come,
+    lent_while_listed,
     slow_reader,
 ]
 # They want a server with limits, or leave none.

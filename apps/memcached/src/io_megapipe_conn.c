@@ -397,33 +397,50 @@ bool io_megapipe_conn_update(conn *c, const int new_flags) {
 }
 
 /*
- * Nothing is under way, for the machine is working on a request. An lwsocket
- * becomes a descriptor and takes that place among the connections; the one that
- * had the place, closed for good, gets the other, as they are never freed.
+ * An lwsocket becomes a descriptor and takes that place among the connections;
+ * the closed one that had the place, or a new one, gets the other: no place may
+ * become NULL again, for other threads look at them without a lock.
  */
+static bool become_descriptor(conn *c) {
+    conn *closed = calloc(1, sizeof(*closed));
+    int sfd = closed ? mp_tofd(c->io.handle, O_NONBLOCK) : -1;
+    int old_sfd = c->sfd;
+
+    if (sfd < 0) {
+        free(closed);
+        return false;
+    }
+    if (conns[sfd]) {
+        free(closed);
+        closed = conns[sfd];
+    } else {
+        closed->state = conn_closed;
+        STATS_LOCK();
+        stats_state.conn_structs++;
+        STATS_UNLOCK();
+    }
+    closed->sfd = old_sfd;
+    conns[old_sfd] = closed;
+    c->sfd = sfd;
+    conns[sfd] = c;
+    c->io.handle = NO_HANDLE;
+    c->io.is_lwsocket = false;
+    give_slot_back(thread_of(c), old_sfd);
+    return true;
+}
+
+/* Nothing is under way, for the machine is working on a request. */
 bool io_megapipe_conn_lend(conn *c) {
     struct io_conn *io = &c->io;
-    int sfd, old_sfd = c->sfd;
 
-    if (io->has_read)
+    if (io->has_read || (io->is_lwsocket && !become_descriptor(c)))
         return false;
-    if (io->is_lwsocket) {
-        sfd = mp_tofd(io->handle, O_NONBLOCK);
-        if (sfd < 0)
-            return false;
-        conns[old_sfd] = conns[sfd];
-        if (conns[old_sfd])
-            conns[old_sfd]->sfd = old_sfd;
-        c->sfd = sfd;
-        conns[sfd] = c;
-        io->is_lwsocket = false;
-        give_slot_back(thread_of(c), old_sfd);
-    } else if (io->handle.channel) {
+    if (io->handle.channel) {
         mp_unregister(io->handle);
         /* Before the side thread waits for it. */
         mp_flush(io->handle.channel);
+        io->handle = NO_HANDLE;
     }
-    io->handle = NO_HANDLE;
     return true;
 }
 
