@@ -11,7 +11,7 @@ from megabench.errors import CommandError
 from megabench.host import Tunnel
 from megabench.service import Service
 
-# From `stats` and `stats settings`, what a reader of a result may want to know.
+# From `stats`, `stats settings` and `stats io_engine`, what a reader of a result may want to know.
 COUNTERS = (
     *("curr_connections", "total_connections", "rejected_connections", "listen_disabled_num"),
     *("cmd_get", "cmd_set", "get_hits", "get_misses", "evictions", "threads"),
@@ -24,6 +24,10 @@ SETTINGS = (
     "num_threads",
     "hashpower_init",
     "reqs_per_event",
+)
+ENGINE = (
+    *("megapipe_dispatches", "megapipe_commands", "megapipe_events", "megapipe_sleeps"),
+    *("megapipe_accepts", "megapipe_accepts_foreign", "megapipe_lwsockets"),
 )
 # Larger than a read buffer of memcached and than a segment; so it comes in pieces.
 LARGE = bytes(range(256)) * 1024
@@ -56,6 +60,8 @@ class Memcached(Service):
         client = TunnelClient(self.tunnel)
         try:
             found = {**client.stats("settings"), **client.stats()}
+            if b"io_engine" in found:
+                found |= client.stats("io_engine")
         except (TimeoutError, MemcacheError, OSError) as error:
             raise CommandError(
                 self.argv, None, host=self.host.name, problem=f"tells no counters: {error}"
@@ -63,7 +69,7 @@ class Memcached(Service):
         finally:
             client.close()
         told = {key.decode(): _plain(value) for key, value in found.items()}
-        return {key: told[key] for key in (*COUNTERS, *SETTINGS) if key in told}
+        return {key: told[key] for key in (*COUNTERS, *SETTINGS, *ENGINE) if key in told}
 
 
 def _plain(value: Any) -> Any:

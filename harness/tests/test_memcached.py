@@ -23,7 +23,8 @@ import pytest
 from kernel_log import complaints, forget_leaks, has_kmemleak, leaks
 from programs import BIN
 
-from megabench.host import Host, Process
+from megabench.host import Host, LocalHost, Process
+from megabench.memcached import ENGINE, Memcached
 from megabench.testbed import Testbed
 
 CLIENT = Path(__file__).with_name("memcached_client.py")
@@ -98,6 +99,25 @@ def test_answers__the_same_on_libevent() -> None:
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Told(Memcached):
+    """Asked directly, not through its machine."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(LocalHost(), [], Path(os.devnull), "127.0.0.1", port)
+
+    def tunnel(self) -> socket.socket:
+        return socket.create_connection((self.address, self.port), timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize("program", [STOCK, MEGAPIPE])
+def test_counters__of_each_engine(program: Path) -> None:
+    with serving(program, PORTS["megapipe"]):
+        told = Told(PORTS["megapipe"]).counters()
+    assert told["num_threads"] == 4
+    assert ("io_engine" in told) == (program is MEGAPIPE)
+    assert set(ENGINE) <= set(told) or told.get("io_engine") != "megapipe"
 
 
 def test_shutdown__graceful() -> None:
