@@ -30,6 +30,7 @@ from megabench.testbed import Testbed
 CLIENT = Path(__file__).with_name("memcached_client.py")
 STOCK, MEGAPIPE = BIN / "memcached-stock", BIN / "memcached-megapipe"
 ASAN = BIN / "memcached-asan"
+FULL = BIN / "memcached-full"  # with TLS, SASL and the proxy
 GUEST = "/run/megabench/memcached"
 PORTS = {"stock": 21300, "megapipe": 21301}
 OPTIONS = "-u root -U 0 -t 4 -c 12000 -A -v"
@@ -167,12 +168,23 @@ def test_limits__the_same_on_libevent() -> None:
 
 
 @pytest.fixture(scope="module")
-def guest(testbed: Testbed) -> Host:
+def machine(testbed: Testbed) -> Host:
     testbed.server.run(["mkdir", "-p", GUEST], timeout=30)
-    for program in (STOCK, MEGAPIPE, ASAN):
+    for program in (STOCK, MEGAPIPE, ASAN, FULL):
         if program.exists():
             testbed.server.put(program, f"{GUEST}/{program.name}")
     return testbed.server
+
+
+@pytest.fixture
+def guest(machine: Host) -> Iterator[Host]:
+    """The server's machine, whose kernel must not complain of the test, nor lose memory by it."""
+    complaints(machine)
+    if can_leak := has_kmemleak(machine):
+        forget_leaks(machine)
+    yield machine
+    assert not complaints(machine)
+    assert not can_leak or not leaks(machine)
 
 
 def listening(guest: Host, where: str) -> bool:
@@ -189,12 +201,13 @@ def serving_in(
     *options: str,
     engine: str = "",
     program: Path = MEGAPIPE,
+    reference: Path = STOCK,
     path: str = "",
 ) -> Iterator[list[Process]]:
     """Stock and the port, with the same options; the port has more of its own."""
     servers = []
     for system, port in PORTS.items():
-        file, own = STOCK, []
+        file, own = reference, ["-o", "io_engine=libevent"] if reference != STOCK else []
         if system != "stock":
             file, own = program, ["-o", f"io_engine=megapipe{engine}"]
         where = ["-s", f"{path}.{system}"] if path else ["-p", str(port)]
@@ -216,9 +229,10 @@ def serving_in(
     assert not re.search(r"AddressSanitizer|io_\w+\.[ch]:\d+:\d+: runtime error", said), said
 
 
-def demand(testbed: Testbed, *options: str, address: str = "") -> None:
-    """The client's machine has this Python, whose packages it needs."""
-    argv = [sys.executable, str(CLIENT), "--engine", "megapipe", *options]
+def demand(testbed: Testbed, *options: str, address: str = "", engine: str = "megapipe") -> None:
+    """The client's machine has this Python, whose packages it needs. No engine: not to be asked."""
+    argv = [sys.executable, str(CLIENT), *options]
+    argv += ["--engine", engine] if engine else []
     argv += [f"{address or testbed.server_address}:{port}" for port in PORTS.values()]
     done = testbed.clients[0].run(argv, timeout=1200, check=False)
     print(done.stdout)
@@ -239,13 +253,8 @@ def demand(testbed: Testbed, *options: str, address: str = "") -> None:
 def test_answers__the_same_on_megapipe(
     guest: Host, testbed: Testbed, tmp_path: Path, engine: str
 ) -> None:
-    complaints(guest)
-    if can_leak := has_kmemleak(guest):
-        forget_leaks(guest)
     with serving_in(guest, tmp_path, engine=engine):
         demand(testbed, "--idle", "10000" if ALL else "1000")
-    assert not complaints(guest)
-    assert not can_leak or not leaks(guest)
 
 
 @pytest.mark.vm
@@ -291,6 +300,81 @@ def test_limits__the_same_on_megapipe(
 ) -> None:
     with serving_in(guest, tmp_path, "-c", "200", "-o", LIMITS[scenario]):
         demand(testbed, "--only", scenario)
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("how", ["USR1", "shut_down"])
+def test_shutdown__graceful_on_megapipe(
+    guest: Host, testbed: Testbed, tmp_path: Path, how: str
+) -> None:
+    with serving_in(guest, tmp_path) as servers:
+        argv = [sys.executable, str(CLIENT), "--hold", "50"]
+        argv.append(f"{testbed.server_address}:{PORTS['megapipe']}")
+        client = testbed.clients[0].start(argv, log=tmp_path / "hold")
+        try:
+            assert client.readline(DEADLINE_S) == "holding"
+            if how == "USR1":
+                for server in servers:
+                    server.signal(how)
+            else:
+                demand(testbed, "--only", how, engine="")
+            assert [server.wait(DEADLINE_S) for server in servers] == [0, 0]
+        finally:
+            client.kill()
+
+
+@contextmanager
+def tuned(testbed: Testbed) -> Iterator[None]:
+    """As for a measurement."""
+    applied = testbed.tune()
+    try:
+        yield
+    finally:
+        for one in reversed(applied):
+            one.restore()
+
+
+def pid_of(guest: Host, program: str) -> str:
+    script = (
+        f'for exe in /proc/[0-9]*/exe; do test "$(readlink $exe)" = {program} && echo $exe; done'
+    )
+    found = re.findall(
+        r"/proc/(\d+)/exe", guest.run(["sh", "-c", script], timeout=60, check=False).stdout
+    )
+    assert len(found) == 1, found
+    return found[0]
+
+
+def field_of_all(guest: Host, files: str, name: str) -> list[str]:
+    """A field of all /proc files of a pattern, where they have it."""
+    said = guest.run(["sh", "-c", f"cat {files}"], timeout=60, check=False).stdout
+    return re.findall(rf"^{name}:\t(.*)$", said, re.MULTILINE)
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("threads", [4, 8])
+def test_workers__pinned_and_with_partitions(
+    guest: Host, testbed: Testbed, tmp_path: Path, threads: int
+) -> None:
+    """The testbed spreads packets over all CPUs, as RSS would; with a worker on each, every worker
+    accepts, and only what its own CPU received. With fewer, they share what the others receive."""
+    cpus = int(guest.run(["nproc"], timeout=30).stdout)
+    with tuned(testbed), serving_in(guest, tmp_path, "-t", str(threads)):
+        demand(testbed, "--only", "reconnects")
+        proc = f"/proc/{pid_of(guest, f'{GUEST}/{MEGAPIPE.name}')}"
+        masks = field_of_all(guest, f"{proc}/task/*/status", "Cpus_allowed_list")
+        accepts = [int(n) for n in field_of_all(guest, f"{proc}/fdinfo/*", "accepts")]
+        foreign = [int(n) for n in field_of_all(guest, f"{proc}/fdinfo/*", "accepts_foreign")]
+        told = Memcached(
+            guest, [], Path(os.devnull), testbed.server_address, PORTS["megapipe"]
+        ).counters()
+    assert int(told["megapipe_accepts"]) > sum(accepts)
+    own = [mask for mask in masks if mask.isdigit()]
+    assert sorted(own, key=int) == [str(cpu) for cpu in range(threads)]
+    assert len(accepts) == threads
+    assert min(accepts) > 0, accepts
+    assert sum(accepts) >= 300
+    assert threads != cpus or not any(foreign), foreign
 
 
 def in_use(guest: Host) -> tuple[int, int]:
