@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from kernel_log import complaints, forget_leaks, has_kmemleak, leaks
+from memcached_client import Address, connect, outcome, same
 from programs import BIN
 
 from megabench.host import Host, LocalHost, Process
@@ -87,6 +88,25 @@ def stats(port: int, what: str) -> dict[str, str]:
             text += sock.recv(65536)
     lines = (line.split(" ", 2) for line in text.decode().splitlines())
     return {words[1]: words[2] for words in lines if words[0] == "STAT"}
+
+
+def test_client__two_that_fail_alike_have_answered_nothing() -> None:
+    def refused(address: Address) -> Iterator[str]:
+        yield "an answer"
+        connect(address)
+
+    def claims(address: Address) -> Iterator[str]:
+        yield "an answer"
+        assert address is None, "no claim of mine"
+
+    nobody = ("127.0.0.1", 1)
+    for scenario in (refused, claims):
+        answers = outcome(scenario, nobody)
+        assert len(answers) == 2
+        assert not same(answers, answers)
+    assert not same([False], [False])
+    assert not same([], [])
+    assert same(["an answer"], ["an answer"])
 
 
 def test_answers__the_same_on_libevent() -> None:
