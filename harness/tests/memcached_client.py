@@ -509,7 +509,8 @@ def reconnects(address: Address) -> Iterator[Any]:
 def stats(address: Address, what: str = "") -> dict[str, str]:
     with connect(address) as sock:
         sock.sendall(f"stats {what}".rstrip().encode() + b"\r\n")
-        lines = read_until(sock, b"END\r\n").decode().splitlines()
+        # Of a UNIX socket without a name upstream shows bytes that are no address.
+        lines = read_until(sock, b"END\r\n").decode(errors="replace").splitlines()
     words = (line.split(" ", 2) for line in lines if line.startswith("STAT "))
     return {name: found for _, name, found in words}
 
@@ -555,6 +556,11 @@ def killed_clients(address: Address) -> Iterator[Any]:
     assert connections_reaching(address, before) == before
 
 
+def comers(address: Address) -> int:
+    """Fewer where the client has to run in the emulated guest, and nothing becomes a descriptor."""
+    return 20 if isinstance(address, str) else 200
+
+
 BUSY_SIZES = (2 * KB, 5 * KB, 20 * KB, 100 * KB)
 
 
@@ -577,12 +583,12 @@ def keep_busy(address: Address, done: threading.Event, number: int) -> int:
 
 
 def busy_while_others_come(address: Address) -> Iterator[Any]:
-    """Four connections keep the workers busy all the time while 200 others come and go."""
+    """Four connections keep the workers busy all the time while others, 200 by TCP, come and go."""
     done = threading.Event()
     with ThreadPoolExecutor() as pool:
         busy = [pool.submit(keep_busy, address, done, i) for i in range(4)]
         try:
-            for i in range(200):
+            for i in range(comers(address)):
                 yield ask(address, b"get many%d\r\n" % i)
         finally:
             done.set()
@@ -601,8 +607,8 @@ def dump(sock: socket.socket) -> bytes:
 
 
 def lent_while_listed(address: Address) -> Iterator[Any]:
-    """200 connections, each with a descriptor that no connection had before, go to a side thread
-    and come back, others watch, all leave: `stats conns` names them meanwhile."""
+    """Connections, each with a descriptor that no connection had before, go to a side thread and
+    come back, others watch, all leave: `stats conns` names them meanwhile."""
     before = curr_connections(address)
     done = threading.Event()
 
@@ -616,7 +622,7 @@ def lent_while_listed(address: Address) -> Iterator[Any]:
         listing = [pool.submit(keep_listing, i) for i in range(4)]
         socks = []
         try:
-            for _ in range(200):
+            for _ in range(comers(address)):
                 socks.append(connect(address))
                 assert dump(socks[-1]).endswith(b"END\r\n")
             for sock in socks:
