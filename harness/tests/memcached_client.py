@@ -521,7 +521,11 @@ def curr_connections(address: Address) -> int:
 
 def connections_reaching(address: Address, count: int) -> int:
     deadline = time.monotonic() + TIMEOUT_S
-    while (found := curr_connections(address)) != count and time.monotonic() < deadline:
+    found = -1
+    while found != count and time.monotonic() < deadline:
+        # A server that is still full refuses who asks.
+        with suppress(ConnectionError, KeyError):
+            found = curr_connections(address)
         time.sleep(0.1)
     return found
 
@@ -729,7 +733,7 @@ def crowd_refused(address: Address) -> Iterator[Any]:
     for sock in socks:
         sock.close()
     assert connections_reaching(address, before) == before
-    assert int(stats(address)["rejected_connections"]) == len(found)
+    assert int(stats(address)["rejected_connections"]) >= len(found)
     yield ask(address, b"get none\r\n")
 
 
