@@ -18,7 +18,9 @@ Needs build/memcached-*: make memcached. make test takes a dozen, make test-apps
 import hashlib
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -34,6 +36,7 @@ from megabench.host import Host
 from megabench.testbed import Testbed
 
 TREES = {name: ROOT / f"build/memcached-{name}" for name in ("stock", "megapipe")}
+WITHOUT = ROOT / "build/check/memcached"
 FOLDER = ROOT / "build/test-apps"
 TABLE = FOLDER / "memcached-upstream.md"
 GUEST = "/run/megabench/memcached-upstream"
@@ -291,6 +294,37 @@ def test_table__does_not_run_again_what_was_no_worse(
     assert [same.has(f"t/{name}.t") for name in "abc"] == [True, False, True]
     assert same.rows["t/c.t"][2] == "second run; in the first: ok; failed 1 of 1: 1"
     assert not other.rows
+
+
+@pytest.mark.skipif(not ALL, reason="make test-apps")
+@pytest.mark.skipif(not WITHOUT.exists(), reason="not built: make -C apps/memcached check")
+def test_upstream__passes_built_without_megapipe() -> None:
+    """The patched source without the option, on this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        tree = Path(folder) / "tree"
+        shutil.copytree(
+            WITHOUT, tree, symlinks=True, ignore=shutil.ignore_patterns("*.o", "*.gc??")
+        )
+        (tree / "tmp").mkdir()
+        argv = ["env", f"GCOV_PREFIX={tree}/tmp", f"HOME={tree}/tmp", "prove"]
+        if os.geteuid() == 0:
+            nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+            subprocess.run(["chown", "-R", "nobody:nogroup", folder], check=True)
+            argv = [*nobody, *argv]
+
+        def fail(*options: str) -> list[str]:
+            done = subprocess.run(
+                [*argv, *options], cwd=tree, capture_output=True, text=True, check=False
+            )
+            print(done.stdout[-2000:])
+            found = re.findall(r"^(t/\S+\.t) +\(Wstat", done.stdout, re.MULTILINE)
+            assert found or done.returncode == 0, done.stderr
+            return found
+
+        assert len(list((tree / "t").glob("*.t"))) == len(FILES)
+        # Those against the clock once more, alone.
+        assert not [name for name in fail("-j4", "t") if fail(name)]
 
 
 @built
