@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from megabench import namespace, paths, vm
+from megabench import cores, namespace, paths, vm
 from megabench.errors import TestbedError
 from megabench.guest import SSHD_CONFIG, console_tail, find_sshd, make_key, write_guest
 from megabench.host import LocalHost, wait_until
@@ -439,6 +439,21 @@ def test_real__facts_are_read_back(real: VmTestbed) -> None:
     assert int(facts["tuning"]["server"][queues], 16) == (1 << real.cores) - 1
     assert facts["tuning"]["client"]["/proc/sys/net/ipv4/tcp_tw_reuse"] == "1"
     assert str(paths.root()) not in str(facts)
+
+
+@pytest.mark.vm
+def test_real__confined_to_two_cores_and_back(real: VmTestbed) -> None:
+    """The others are off line, and packets are spread over the two alone."""
+    online = "/sys/devices/system/cpu/online"
+    mask = "/sys/class/net/eth0/queues/rx-0/rps_cpus"
+    try:
+        cores.confine(real, 2)
+        assert real.server.read_text(online) == "0-1\n"
+        assert int(real.server.read_text(mask), 16) == 0b11
+    finally:
+        cores.confine(real, real.cores)
+    assert real.server.read_text(online) == f"0-{real.cores - 1}\n"
+    assert int(real.server.read_text(mask), 16) == (1 << real.cores) - 1
 
 
 @pytest.mark.vm
