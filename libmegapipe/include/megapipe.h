@@ -191,7 +191,7 @@ int mp_sendfile(mp_handle handle, int fd, int64_t offset, size_t size);
 /*
  * The same, for a piece that another one follows at once, in the same batch: a
  * header before a file.  TCP may keep what does not fill a segment for it, so
- * that both leave in one packet; if nothing follows, it leaves after 200 ms.
+ * that both leave in one packet; if nothing follows, for about 200 ms.
  */
 int mp_write_more(mp_handle handle, const void *buf, size_t size);
 int mp_writev_more(mp_handle handle, const struct iovec *iov, int iovcnt);
