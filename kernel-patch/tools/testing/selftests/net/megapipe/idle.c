@@ -128,6 +128,8 @@ static void add_up_counters(void)
 /* The kernel's memory, but for what TCP frees when a connection is accepted */
 static long long kernel_bytes(void)
 {
+	/* Sizes of a debug kernel are not judged, and it takes minutes to rest. */
+	int most = debug_kernel() ? 1 : 50;
 	long long last = -1, now;
 	int i, same = 0;
 
@@ -135,7 +137,7 @@ static long long kernel_bytes(void)
 	 * Wait for RCU and work queues to free what they will, that of earlier
 	 * tests too: three looks must see the same.
 	 */
-	for (i = 0; i < 50 && same < 2; i++) {
+	for (i = 0; i < most && same < 2; i++) {
 		shrink_slabs();
 		add_up_counters();
 		now = memory_line("Slab:") + memory_line("VmallocUsed:") -
