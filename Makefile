@@ -107,6 +107,7 @@ test-kernel: all ## all proof of the kernel side, hours of it: STAGES="ordinary 
 	@scripts/test-kernel.sh $(BUILD) $(JOBS) $(STAGES)
 
 test-apps: all ## test the ported applications, here and in the virtual machine (hours)
+	@scripts/packages.sh ensure options
 	$(SUB) apps/memcached asan check
 	$(SUB) apps/nginx asan check
 	@$(MAKE) --no-print-directory kernel CONFIG=debug

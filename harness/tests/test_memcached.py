@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from pathlib import Path
 import pytest
 from kernel_log import complaints, forget_leaks, has_kmemleak, leaks
 from memcached_client import Address, connect, outcome, same
-from programs import BIN
+from programs import BIN, ROOT
 
 from megabench.host import Host, LocalHost, Process
 from megabench.memcached import ENGINE, Memcached
@@ -32,6 +33,7 @@ CLIENT = Path(__file__).with_name("memcached_client.py")
 STOCK, MEGAPIPE = BIN / "memcached-stock", BIN / "memcached-megapipe"
 ASAN = BIN / "memcached-asan"
 FULL = BIN / "memcached-full"  # with TLS, SASL and the proxy
+CERTIFICATES = ROOT / "build/memcached-stock/t"
 GUEST = "/run/megabench/memcached"
 PORTS = {"stock": 21300, "megapipe": 21301}
 OPTIONS = "-u root -U 0 -t 4 -c 12000 -A -v"
@@ -45,6 +47,7 @@ SKIP = (
 ALL = "TEST_APPS" in os.environ  # make test-apps: hours; otherwise minutes
 
 pytestmark = pytest.mark.skipif(not MEGAPIPE.exists(), reason="not built: make memcached")
+full = pytest.mark.skipif(not FULL.exists(), reason="not built: make -C apps/memcached check")
 thorough = pytest.mark.skipif(not ALL, reason="make test-apps")
 without_megapipe = pytest.mark.skipif(
     Path("/dev/megapipe").exists(), reason="this kernel has MegaPipe"
@@ -176,6 +179,44 @@ def test_engine__refusals(option: str, said: str) -> None:
     assert said in done.stderr
 
 
+TLS = f"ssl_chain_cert={CERTIFICATES}/server_crt.pem,ssl_key={CERTIFICATES}/server_key.pem"
+REFUSED = [
+    pytest.param(["-Z", "-o", TLS], "TLS (-Z) is served by libevent only", id="TLS"),
+    pytest.param(
+        ["-o", "proxy_config=none.lua"], "the proxy is served by libevent only", id="proxy"
+    ),
+]
+
+
+@full
+@pytest.mark.parametrize(("options", "said"), REFUSED)
+def test_engine__megapipe_does_not_start_with_what_it_cannot(options: list[str], said: str) -> None:
+    where = ["-l", "127.0.0.1", "-p", str(PORTS["megapipe"])]
+    argv = [str(FULL), *where, *OPTIONS.split(), *options, "-o", "io_engine=megapipe"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 64  # EX_USAGE
+    assert f"io_engine=megapipe: {said}" in done.stderr
+
+
+@full
+def test_engine__auto_serves_tls_by_libevent() -> None:
+    context = ssl.create_default_context(cafile=CERTIFICATES / "cacert.pem")
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # upstream's certificates have expired
+    port = PORTS["megapipe"]
+    with serving(FULL, port, "-Z", "-o", TLS) as server:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as plain,
+            context.wrap_socket(plain) as sock,
+        ):
+            sock.sendall(b"set a 0 0 1\r\n1\r\nget a\r\nmn\r\n")
+            found = b""
+            while not found.endswith(b"MN\r\n"):
+                found += sock.recv(1000)
+        assert found == b"STORED\r\nVALUE a 0 1\r\n1\r\nEND\r\nMN\r\n"
+        assert "io_engine: libevent, because: TLS (-Z) is served by libevent only" in server.said()
+
+
 def test_limits__the_same_on_libevent() -> None:
     for scenario, option in LIMITS.items():
         limits = ("-c", "200", "-o", option)
@@ -195,7 +236,7 @@ def test_limits__the_same_on_libevent() -> None:
 @pytest.fixture(scope="module")
 def machine(testbed: Testbed) -> Host:
     testbed.server.run(["mkdir", "-p", GUEST], timeout=30)
-    for program in (STOCK, MEGAPIPE, ASAN, FULL):
+    for program in (STOCK, MEGAPIPE, ASAN):
         if program.exists():
             testbed.server.put(program, f"{GUEST}/{program.name}")
     return testbed.server
@@ -226,13 +267,12 @@ def serving_in(
     *options: str,
     engine: str = "",
     program: Path = MEGAPIPE,
-    reference: Path = STOCK,
     path: str = "",
 ) -> Iterator[list[Process]]:
     """Stock and the port, with the same options; the port has more of its own."""
     servers = []
     for system, port in PORTS.items():
-        file, own = reference, ["-o", "io_engine=libevent"] if reference != STOCK else []
+        file, own = STOCK, []
         if system != "stock":
             file, own = program, ["-o", f"io_engine=megapipe{engine}"]
         where = ["-s", f"{path}.{system}"] if path else ["-p", str(port)]
