@@ -11,6 +11,7 @@
  * Main alone decides about phases; it sleeps in poll() on its eventfd (threads
  * report), on signals, and until the next edge or the deadline.
  */
+#include "idle.h"
 #include "loop.h"
 #include "report.h"
 #include "snapshot.h"
@@ -160,19 +161,32 @@ static void prepare(struct run *run)
 	run->control.scripted = o->passes > 0;
 }
 
+static void open_idle(struct run *run)
+{
+	const struct options *o = run->options;
+	int err = idle_open((const struct sockaddr *)&run->control.address,
+			    run->control.address_len, o->idle,
+			    (int64_t)(o->timeout_s * NS_PER_S));
+
+	if (err)
+		die("%llu idle connections cannot be opened to %s: %s",
+		    (unsigned long long)o->idle, o->target, strerror(-err));
+}
+
 static void set_up(struct main_state *m, const struct options *o)
 {
 	m->run.options = o;
 	m->run.control.options = o;
 	m->run.control.workload = workload_find(o->workload);
 	resolve_target(&m->run.control, o->target);
-	raise_file_limit(o->connections);
+	raise_file_limit(o->connections + o->idle);
 	m->snapshots = snapshots_open(o);
 	m->signals = open_signals();
 	m->run.control.notify = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->run.control.notify < 0)
 		die("eventfd: %s", strerror(errno));
 	prepare(&m->run);
+	open_idle(&m->run);
 	m->deadline_ns = now_ns() + (int64_t)(o->deadline_s * NS_PER_S);
 	start_loops(&m->run);
 }

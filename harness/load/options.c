@@ -38,6 +38,8 @@ static const struct option_row rows[] = {
 	  "NAME", "what is said over a connection" },
 	{ "connections", "connections", OPTION_NUMBER, AT(connections), 1, 1000000, "1",
 	  "C", "connections open at a time, over all threads" },
+	{ "idle", "idle", OPTION_NUMBER, AT(idle), 0, 1000000, "0",
+	  "N", "open N more beforehand, on which nothing is ever said" },
 	{ "transactions", "transactions", OPTION_NUMBER, AT(transactions), 0, 1e15, "0",
 	  "K", "transactions per connection; 0 = endless" },
 	{ "size", "size", OPTION_NUMBER, AT(size), 1, 16777216, "64",

@@ -15,6 +15,7 @@ struct options {
 	const char *target;
 	const char *workload;
 	uint64_t connections;
+	uint64_t idle;			/* beside them, without a word */
 	uint64_t transactions;		/* per connection; 0 = endless */
 	uint64_t size;
 	uint64_t key_size;

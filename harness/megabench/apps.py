@@ -93,6 +93,8 @@ def _flags(cell: Cell, names: Mapping[str, str]) -> list[str]:
 
 def _pingpong_load(cell: Cell, folder: str) -> list[str]:
     names = {"transactions": "transactions_per_connection", "size": "size"}
+    if "idle" in cell:
+        names["idle"] = "idle"
     return ["--workload", "pingpong", *_flags(cell, names)]
 
 

@@ -12,6 +12,7 @@ edges of the window would cost more than they are worth.
 
 import copy
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ UNITS = {
     "calls": "per transaction",
     "page_faults": "per transaction",
     "stranded": "connections",
+    "memory_per_idle": "bytes",
     "packets_out": "per transaction",
     "packets_in": "per transaction",
     "instructions": "per transaction",
@@ -91,6 +93,15 @@ FUNCTIONS = "functions.json"
 LATE_S = 0.1
 # Segments sent again per transaction from which on a reader should know.
 MANY_RETRANSMITS = 0.01
+# Fewer idle connections than this are lost in what the kernel's memory grows by anyway.
+MANY_IDLE = 1000
+# Memory is at rest when two looks so far apart differ by less than this; awaited for so long.
+LOOK_S, ALIKE_BYTES, REST_S = 0.5, 1 << 16, 30.0
+# The kernel's memory, after empty slabs were given back and the CPUs' counters added up.
+MEMORY = """\
+for slab in /sys/kernel/slab/*/shrink; do echo 1 >"$slab"; done 2>/dev/null
+cat /proc/sys/vm/stat_refresh >/dev/null 2>&1
+cat /proc/meminfo"""
 # Of the share of one client, how much may be lost without it before it is missed.
 MISSED = 0.5
 # What notes begin with that tables count (table.py).
@@ -194,9 +205,10 @@ def measure_once(
         # A real machine is sampled, if asked for: it costs some speed.
         sampling = getattr(bed, "sampled", False)
         sampler = perf.start(bed.server, logs / "perf.log") if sampling else None
+        growth = Growth(bed.server) if int(trial.cell.get("idle", 0)) >= MANY_IDLE else None
         idle = busy_s(bed.server)
         with _capture(bed, trial, number, logs) as capture:
-            results = _load(clients, load_argvs, trial, logs, watch)
+            results = _load(clients, load_argvs, trial, logs, watch, growth)
         busy = busy_s(bed.server) - idle
         samples = perf.stop(bed.server, sampler) if sampler else None
         final = server.stop()
@@ -214,6 +226,8 @@ def measure_once(
             measured.metrics["latency_p50"],
             max(float(result["elapsed_s"]) for result in results),
         )
+    if growth is not None:
+        measured.metrics["memory_per_idle"] = growth.bytes / int(trial.cell["idle"])
     measured.metrics["server_cpu"] = 1e6 * busy / max(1, sum(map(all_served, results)))
     measured.notes += retransmit_notes(measured)
     if trial.capture and bed.capture_on:
@@ -248,6 +262,8 @@ def trial_commands(
     for index, connections in enumerate(shares):
         part = connections / sum(shares)
         cell = dict(trial.cell)
+        if "idle" in cell:
+            cell["idle"] = apps.share(int(cell["idle"]), len(shares))[index]
         if "keys" in cell and len(shares) > 1:
             # Every generator has keys of its own: together as many as one would have.
             cell["keys"] = max(connections, round(int(cell["keys"]) * part))
@@ -262,13 +278,18 @@ def trial_commands(
                 threads=min(connections, threads_of(bed, index)),
                 seed=trial.repeat * 1000 + index,
                 rate=trial.rate * part,
-                together=len(shares) > 1,
+                together=_waits(trial, len(shares)),
                 # One client is enough to take the snapshots.
                 snapshots=snapshots if index == 0 else {},
                 remote_dir=None if bed.kind == "vm" else apps.remote_dir(bed.kind),
             )
         )
     return server, loads
+
+
+def _waits(trial: Trial, clients: int) -> bool:
+    """Whether the generators say that they are ready, and begin when they are told to."""
+    return clients > 1 or "idle" in trial.cell
 
 
 def threads_of(bed: Bed, client: int) -> int:
@@ -286,6 +307,37 @@ def _capture(
     program = apps.binary(packets.PROGRAM, None)
     port = apps.port_of(number)
     return packets.captured(bed.clients[0], program, bed.capture_on, port, logs)
+
+
+class Growth:
+    """What a server's kernel grows by, from now until it is called."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.before = self._at_rest()
+        self.bytes = 0
+
+    def __call__(self) -> None:
+        self.bytes = self._at_rest() - self.before
+
+    def _look(self) -> int:
+        return parse_memory(self.host.run(["sh", "-c", MEMORY], timeout=READ_S).stdout)
+
+    def _at_rest(self) -> int:
+        last, end = self._look(), time.monotonic() + REST_S
+        while time.monotonic() < end:
+            time.sleep(LOOK_S)
+            now = self._look()
+            if abs(now - last) < ALIKE_BYTES:
+                break
+            last = now
+        return last
+
+
+def parse_memory(meminfo: str) -> int:
+    """Bytes in slabs and in vmalloc's areas, of /proc/meminfo."""
+    values = {line.split(":")[0]: line.split()[1] for line in meminfo.splitlines() if ":" in line}
+    return 1024 * (int(values["Slab"]) + int(values["VmallocUsed"]))
 
 
 class Meter:
@@ -311,6 +363,7 @@ def _load(
     trial: Trial,
     logs: Path,
     watch: Watch | None,
+    growth: Growth | None,
 ) -> list[dict[str, Any]]:
     """Run every client at once; their results."""
     if watch is not None:
@@ -324,7 +377,8 @@ def _load(
     try:
         for program in programs:
             running.append(program.__enter__())
-        begin_together(running, seconds)
+        if _waits(trial, len(running)):
+            begin_together(running, seconds, growth)
         meter = Meter(len(running), watch) if watch is not None else None
         results = [
             _whole(program.wait_for("result", seconds, meter if index == 0 else None), program)
@@ -338,12 +392,14 @@ def _load(
             program.__exit__(None, None, None)
 
 
-def begin_together(programs: Sequence[apps.Program], seconds: float) -> None:
-    """When every one of several generators is ready, tell them all to go."""
-    if len(programs) == 1:
-        return
+def begin_together(
+    programs: Sequence[apps.Program], seconds: float, look: Callable[[], None] | None = None
+) -> None:
+    """When every generator is ready, look at what is there so far, and tell them all to go."""
     for program in programs:
         program.wait_for("ready", seconds)
+    if look is not None:
+        look()
     for program in programs:
         program.process.say("go")
 

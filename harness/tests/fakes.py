@@ -93,6 +93,8 @@ class FakeHost:
         self.files: dict[str, str] = {}
         self.put_files: list[str] = []
         self.retransmits = 0
+        # /proc/meminfo's Slab in KiB, each time that it is looked at; the last one stays.
+        self.slab_kib = [0]
 
     def run(
         self,
@@ -104,6 +106,9 @@ class FakeHost:
     ) -> Completed:
         self.ran.append(list(argv))
         said = SNMP.format(retransmits=self.retransmits) if argv[-1] == "/proc/net/snmp" else ""
+        if "/proc/meminfo" in argv[-1]:
+            kib = self.slab_kib.pop(0) if len(self.slab_kib) > 1 else self.slab_kib[0]
+            said = f"Slab: {kib} kB\nSReclaimable: 5 kB\nVmallocUsed: 100 kB\n"
         return Completed(list(argv), 0, said, "")
 
     def start(self, argv: Sequence[str], *, log: Path) -> FakeProcess:

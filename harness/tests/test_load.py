@@ -609,6 +609,36 @@ def test_wait__begins_when_it_is_told_to() -> None:
         assert json.loads(said.splitlines()[-1])["transactions"] == 10
 
 
+def test_idle__are_there_before_and_during_the_load() -> None:
+    with server("--threads", "2") as one:
+        argv = [str(BIN / "megabench-load"), "--target", one.target, "--idle", "300"]
+        load = subprocess.Popen(
+            [*argv, "--count", "10", "--wait", "1"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert load.stdout
+        assert json.loads(load.stdout.readline())["event"] == "ready"
+        assert one.total_reaching("connections", 300) == 300
+        said, _ = load.communicate("go\n", timeout=DEADLINE_S)
+        assert load.returncode == 0
+        result = json.loads(said.splitlines()[-1])
+        assert result["transactions"] == 10
+        # They are no load.
+        assert result["connections"] + result["transactions_outside"] <= 1
+        assert one.total("transactions") == 10
+        assert one.total_reaching("connections", 301) == 301
+
+
+def test_idle__that_cannot_be_opened_is_said() -> None:
+    with server() as one:
+        target = one.target
+    load = Load("--target", target, "--idle", "3", "--count", "10")
+    assert load.status == 1
+    assert f"3 idle connections cannot be opened to {target}: Connection refused" in load.stderr
+
+
 def test_wait__ends_when_nobody_can_tell_it_any_more() -> None:
     with server() as one:
         argv = [str(BIN / "megabench-load"), "--target", one.target, "--count", "10", "--wait", "1"]

@@ -147,6 +147,29 @@ def test_measure__one_client_is_not_told_to_wait(trial: Trial, tmp_path: Path) -
     assert bed.clients[0].started[0].told == []
 
 
+def test_measure__what_idle_connections_weigh(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "LOOK_S", 0.0)
+    bed = FakeBed()
+    bed.clients.append(FakeHost("client2", load))
+    # Before: at rest at once. With them: still growing at the first look.
+    bed.server.slab_kib = [1000, 1000, 20000, 33250, 33250]
+    got = measure.measure(bed, replace(trial, cell={**trial.cell, "idle": 8001}), 1, tmp_path)
+    assert got.metrics["memory_per_idle"] == 32250 * 1024 / 8001
+    argvs = [host.started[0].argv for host in bed.clients]
+    assert [argv[argv.index("--idle") + 1] for argv in argvs] == ["4001", "4000"]
+    assert [host.started[0].told for host in bed.clients] == [["go"], ["go"]]
+
+
+def test_measure__few_idle_connections_are_not_weighed(trial: Trial, tmp_path: Path) -> None:
+    bed = FakeBed()
+    got = measure.measure(bed, replace(trial, cell={**trial.cell, "idle": 50}), 1, tmp_path)
+    assert "memory_per_idle" not in got.metrics
+    # Yet all of them are there before the load begins.
+    assert bed.clients[0].started[0].told == ["go"]
+
+
 def test_measure__errors_make_it_no_point(trial: Trial, tmp_path: Path) -> None:
     bed = FakeBed()
     errors = {"connect": 1, "reset": 2, "timeout": 0, "short": 0, "content": 4, "other": 0}
