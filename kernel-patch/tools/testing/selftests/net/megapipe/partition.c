@@ -10,11 +10,13 @@
 #include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/inet_diag.h>
+#include <linux/membarrier.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "megapipe_test.h"
@@ -1151,7 +1153,7 @@ static int netns_of(int fd)
 
 TEST(netns__is_held_by_the_connection)
 {
-	int old, fd, client, connection, ret, lw, channel = mp_open();
+	int old, fd, client, connection, ret, lw, i, channel = mp_open();
 	struct megapipe_event event;
 	struct mp_owner owner;
 	struct mp_addr addr;
@@ -1174,6 +1176,12 @@ TEST(netns__is_held_by_the_connection)
 		close(fd);
 		mp_must(setns(old, CLONE_NEWNET));
 		close(old);
+		/* Listeners let go of it when they are freed: that takes time. */
+		for (i = 0; i < 10; i++) {
+			mp_must(syscall(__NR_membarrier,
+					MEMBARRIER_CMD_GLOBAL, 0, 0));
+			usleep(20000);
+		}
 
 		if (lw)
 			connection = mp_tofd(channel, connection, 0);
