@@ -8,6 +8,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -416,11 +417,13 @@ def first_screen(results: Path, name: str, tables: list[Table]) -> str:
         "|---|---|---|---|",
     ]
     claims = judged(tables)
-    for row in summary.claim_rows([claim for claim in claims if claim.ours is not None]):
-        lines.append(
-            f"| {row['claim']}, by {row['by']} | {row['paper']} | {row['ours']} "
-            f"| {row['verdict']} |"
-        )
+    # A claim and what stands in for it share a row.
+    measured = summary.claim_rows([claim for claim in claims if claim.ours is not None])
+    for _, group in groupby(measured, key=lambda row: (row["experiment"], row["claim"])):
+        rows = list(group)
+        ours = "<br>".join(f"{row['ours']} by {row['by'].partition(',')[0]}" for row in rows)
+        verdict = "<br>".join(row["verdict"] for row in rows)
+        lines.append(f"| {rows[0]['claim']} | {rows[0]['paper']} | {ours} | {verdict} |")
     missing = sum(claim.ours is None for claim in claims)
     if missing:
         lines += ["", f"{missing} more were not run, or cannot be measured on this testbed."]

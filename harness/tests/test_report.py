@@ -135,6 +135,10 @@ def test_write_readmes__between_the_markers(
     assert text.startswith("# A\n<!-- results -->\nMeasured on: virtual machine")
     assert text.endswith("<!-- /results -->\nafter\n")
     assert "old" not in text
+    # A claim has one row, by whatever it was measured.
+    claims = [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")]
+    assert len(set(claims)) == len(claims) > 1
+    assert " by throughput<br>" in text
     # On the first screen is what was measured; the rest is counted.
     assert "| not run |" not in text
     assert "more were not run" in text
