@@ -11,6 +11,7 @@
 #   coverage   the selftests on a kernel that counts lines; at least 90 %
 #   fuzz       10 million commands on the debug kernel, in rounds
 #   kill       owners killed as fast as they restart, on both kernels
+#   guards     each guard of kernel-patch/guards.toml taken out: its test fails
 #   check      checkpatch, sparse, the series, every configuration and hook
 #   peers      the kernel's own selftests, and what programs without MegaPipe
 #              pay in instructions: patched against untouched
@@ -26,7 +27,7 @@ cd "$root"
 build=$1 jobs=$2
 shift 2
 stages=("$@")
-[ $# -gt 0 ] || stages=(ordinary debug kcsan coverage fuzz kill check peers)
+[ $# -gt 0 ] || stages=(ordinary debug kcsan coverage fuzz kill guards check peers)
 
 logs=$build/test-kernel
 mkdir -p "$logs"
@@ -88,6 +89,12 @@ stage_kill() {
 	selftests debug 2.5 7200 -k 'kill or leaked'
 }
 
+stage_guards() {
+	rm -f "$logs/guards.md"
+	TEST_GUARDS=1 "$build/venv/bin/python" -m pytest -c harness/pyproject.toml \
+		harness/tests/test_kernel_guards.py
+}
+
 stage_check() {
 	# The series is for the oldest kernel that there is to be had, too.
 	make --no-print-directory -C kernel-patch older
@@ -104,7 +111,8 @@ stage_peers() {
 # What decides a stage's outcome: the kernel's side, its tests, this script.
 inputs() {
 	git ls-files -co --exclude-standard 'kernel-patch/*' ':!kernel-patch/*.md' \
-		harness/tests/test_kernel_selftests.py harness/tests/kernel_log.py scripts/test-kernel.sh |
+		harness/tests/test_kernel_selftests.py harness/tests/test_kernel_guards.py \
+		harness/tests/kernel_log.py scripts/test-kernel.sh |
 		sort | xargs sha256sum | sha256sum
 }
 
@@ -118,7 +126,7 @@ key=$(inputs)
 failed=0
 for stage in "${stages[@]}"; do
 	declare -F "stage_$stage" >/dev/null || die "no stage '$stage'" \
-		"there are: ordinary debug kcsan coverage fuzz kill check peers"
+		"there are: ordinary debug kcsan coverage fuzz kill guards check peers"
 	if [ "$(cat "$logs/$stage.done" 2>/dev/null)" = "$key" ]; then
 		continue
 	fi
