@@ -86,7 +86,7 @@ LABELS = {
     "fin": "who ends the connection, and with which segment",
     "stranded": "connections that wait over 5 times the median",
     "idle": "idle connections beside",
-    "memory_per_idle": "bytes of kernel memory per idle connection",
+    "memory_per_idle": "bytes per idle connection",
     "cost_of_idle": "instructions per transaction, over few idle",
     "slow_work": "turns of a loop a message, in the slow worker",
     "contention_2": "changes of writer per transaction",

@@ -228,7 +228,9 @@ def measure_once(
         )
     if growth is not None:
         measured.metrics["memory_per_idle"] = growth.bytes / int(trial.cell["idle"])
-    measured.metrics["server_cpu"] = 1e6 * busy / max(1, sum(map(all_served, results)))
+    # Among idle connections, opening these would be in it.
+    if "idle" not in trial.cell:
+        measured.metrics["server_cpu"] = 1e6 * busy / max(1, sum(map(all_served, results)))
     measured.notes += retransmit_notes(measured)
     if trial.capture and bed.capture_on:
         served = max(1, sum(int(result["transactions"]) for result in results))
