@@ -163,7 +163,7 @@ APPS: Mapping[str, App] = {
         load_flags=_memcached_load,
         serve=_serve_memcached,
         make="make memcached",
-        overhead_s=3.5,
+        overhead_s=2.5,
     ),
     "nginx": App(
         server="nginx-stock",
