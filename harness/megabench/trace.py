@@ -2,30 +2,27 @@
 """Synthetic web workloads: trace files for the load generator, and the documents they ask for.
 
 The paper's traces are not public. These are synthetic: made from the parameters that are stated of
-them and a seed, so that everybody has the same ones. Sizes and lengths are not drawn at random but
-are evenly spaced quantiles of a distribution that is fitted to the stated mean: so a trace of a few
-thousand requests already has the stated statistics, a heavy tail too. Only the order is random.
+them (harness/traces.toml) and a seed, so that everybody has the same ones. Sizes and lengths are
+not drawn at random but are evenly spaced quantiles of a distribution that is fitted to the stated
+mean: so a trace of a few thousand requests already has the stated statistics, a heavy tail too.
+Only the order is random.
 """
 
 import argparse
 import math
 import random
+import tomllib
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
+
+from megabench import paths
 
 SEED = 2012
-# Yahoo-like: lengths of connections and sizes of objects.
-LONGEST, MEAN_LENGTH, TOP_SHARE, TOP_FRACTION = 1597, 2.3, 0.5, 0.01
-MEAN_SIZE, SMALL, SMALL_SHARE = 12_500, 2_000, 0.6
-# SpecWeb-like.
-SPECWEB_LENGTH, SPECWEB_LEAST, SPECWEB_MOST, SPECWEB_MEAN = 6, 30, 5_670, 704
-# SPECweb96: share of the requests, and the size of the first of nine files, of each class.
-SPECWEB96_LENGTH = 5
-SPECWEB96 = ((0.35, 102), (0.50, 1_024), (0.14, 10_240), (0.01, 102_400))
-SPECWEB96_FILES = 9
 # How many different objects stand for a distribution of sizes.
 OBJECTS = 500
 # Connections of more requests than this come in the first half of a trace, so that its end is not
@@ -45,6 +42,17 @@ class Trace:
     @property
     def requests(self) -> int:
         return sum(map(len, self.connections))
+
+
+@cache
+def stated() -> dict[str, dict[str, Any]]:
+    """What is stated of each workload, from harness/traces.toml."""
+    return tomllib.loads((paths.HARNESS / "traces.toml").read_text())
+
+
+def label(name: str) -> str:
+    """A workload as a person meets it, which tells of every trace that it is synthetic."""
+    return str(stated()[name]["label"]) if name in stated() else name
 
 
 def solve(rises: Callable[[float], float], wanted: float, low: float, high: float) -> float:
@@ -86,18 +94,20 @@ def bounded_sizes(count: int, mean: float, least: int, most: int) -> list[int]:
     return sizes(power)
 
 
-def heavy_lengths(count: int) -> list[int]:
-    """Requests per connection: the top 1 % make half of them, the longest is LONGEST."""
-    top = max(2, round(count * TOP_FRACTION))
-    top_sum = round(count * MEAN_LENGTH * TOP_SHARE)
-    rest_mean = (count * MEAN_LENGTH - top_sum) / (count - top)
+def heavy_lengths(
+    count: int, mean: float, longest: int, top_connections: float, top_requests: float
+) -> list[int]:
+    """Requests per connection: a few connections, the longest ones, have a large share of all."""
+    top = max(2, round(count * top_connections))
+    top_sum = round(count * mean * top_requests)
+    rest_mean = (count * mean - top_sum) / (count - top)
 
     def spread(power: float) -> list[int]:
-        return [max(2, round(LONGEST * q**power)) for q in quantiles(top - 1)]
+        return [max(2, round(longest * q**power)) for q in quantiles(top - 1)]
 
     # The higher the power, the fewer are nearly as long as the longest.
-    power = solve(lambda less: sum(spread(40 - less)), top_sum - LONGEST, 0.0, 39.9)
-    long = [*spread(40 - power), LONGEST]
+    power = solve(lambda less: sum(spread(40 - less)), top_sum - longest, 0.0, 39.9)
+    long = [*spread(40 - power), longest]
     # The others are geometric: 1 with the share that gives their mean, then ever rarer.
     stay = 1 - 1 / rest_mean
     short = [1 + int(math.log(1 - q) / math.log(stay)) for q in quantiles(count - top)]
@@ -137,47 +147,60 @@ def _made(
 
 
 def specweb(requests: int, seed: int) -> Trace:
-    """SpecWeb-like: 6 requests a connection, small objects."""
+    """SpecWeb-like: a few requests a connection, small objects."""
+    length, of = (
+        stated()["specweb"]["requests_per_connection"]["mean"],
+        stated()["specweb"]["bytes"],
+    )
     dice = random.Random(f"specweb {seed}")
-    sizes = bounded_sizes(OBJECTS, SPECWEB_MEAN, SPECWEB_LEAST, SPECWEB_MOST)
-    lengths = [SPECWEB_LENGTH] * round(requests / SPECWEB_LENGTH)
-    about = f"{SPECWEB_LENGTH} requests a connection, objects of {SPECWEB_LEAST} to "
-    about += f"{SPECWEB_MOST} bytes, {SPECWEB_MEAN} on average"
+    sizes = bounded_sizes(OBJECTS, of["mean"], of["least"], of["most"])
+    lengths = [length] * round(requests / length)
+    about = f"{length} requests a connection, objects of {of['least']} to {of['most']} bytes, "
+    about += f"{of['mean']} on average"
     return _made("specweb", about, sizes, dealt(lengths, range(len(sizes)), dice))
 
 
 def _yahoo(requests: int, seed: int, divisor: int, name: str, about: str) -> Trace:
+    length, of = stated()["yahoo"]["requests_per_connection"], stated()["yahoo"]["bytes"]
     dice = random.Random(f"yahoo {seed}")
-    sizes = lognormal_sizes(OBJECTS, MEAN_SIZE, SMALL, SMALL_SHARE)
-    lengths = ordered(heavy_lengths(round(requests / MEAN_LENGTH)), dice)
+    sizes = lognormal_sizes(OBJECTS, of["mean"], of["small"], of["small_share"])
+    count = round(requests / length["mean"])
+    top = length["top_connections"], length["top_requests"]
+    lengths = ordered(heavy_lengths(count, length["mean"], length["most"], *top), dice)
     connections = dealt(lengths, range(len(sizes)), dice)
     return _made(name, about, [max(1, size // divisor) for size in sizes], connections)
 
 
 def yahoo(requests: int, seed: int) -> Trace:
     """Yahoo-like: heavy tails of connections and of objects."""
-    about = f"1 to {LONGEST} requests a connection, {MEAN_LENGTH} on average, objects of "
-    about += f"{MEAN_SIZE} bytes on average, {SMALL_SHARE:.0%} of them under {SMALL}"
+    length, of = stated()["yahoo"]["requests_per_connection"], stated()["yahoo"]["bytes"]
+    about = f"{length['least']} to {length['most']} requests a connection, {length['mean']} on "
+    about += f"average, objects of {of['mean']} bytes on average, {of['small_share']:.0%} of them "
+    about += f"under {of['small']}"
     return _yahoo(requests, seed, 1, "yahoo", about)
 
 
 def yahoo_half(requests: int, seed: int) -> Trace:
     """Yahoo/2: the same connections, every size halved."""
-    return _yahoo(requests, seed, 2, "yahoo-half", "as yahoo, every size halved")
+    divisor = stated()["yahoo-half"]["divisor"]
+    return _yahoo(requests, seed, divisor, "yahoo-half", "as yahoo, every size halved")
 
 
 def specweb96(requests: int, seed: int) -> Trace:
-    """The mix of SPECweb96: four classes of nine files, 5 requests a connection."""
+    """The mix of SPECweb96: classes of files, which differ in how often they are asked for."""
+    length = stated()["specweb96"]["requests_per_connection"]["mean"]
+    classes, files = stated()["specweb96"]["classes"], stated()["specweb96"]["files"]
     dice = random.Random(f"specweb96 {seed}")
-    sizes = [first * (1 + file) for _, first in SPECWEB96 for file in range(SPECWEB96_FILES)]
-    # In 100 times 9 requests every class has its share, and every file of it the same.
+    sizes = [row["first"] * (1 + file) for row in classes for file in range(files)]
+    # In 100 times as many requests as a class has files, every class has its share, and every file
+    # of it the same.
     pack = [
-        index * SPECWEB96_FILES + file
-        for index, (share, _) in enumerate(SPECWEB96)
-        for file in range(SPECWEB96_FILES)
-        for _ in range(round(100 * share))
+        index * files + file
+        for index, row in enumerate(classes)
+        for file in range(files)
+        for _ in range(round(100 * row["share"]))
     ]
-    lengths = [SPECWEB96_LENGTH] * round(requests / SPECWEB96_LENGTH)
+    lengths = [length] * round(requests / length)
     about = "35 % of the requests for files under 1 KB, 50 % to 10 KB, 14 % to 100 KB, 1 % to 1 MB"
     return _made("specweb96", about, sizes, dealt(lengths, pack, dice))
 
@@ -185,7 +208,7 @@ def specweb96(requests: int, seed: int) -> Trace:
 def small(requests: int, seed: int) -> Trace:
     """One small object, and no connections: for runs that a clock ends."""
     del requests, seed
-    return _made("small", "one object of 64 bytes", [64], [])
+    return _made("small", label("small"), [stated()["small"]["bytes"]["mean"]], [])
 
 
 WORKLOADS: dict[str, Callable[[int, int], Trace]] = {
