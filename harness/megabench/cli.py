@@ -52,6 +52,7 @@ from megabench.experiment import (
     cell_key,
     experiment_files,
     load_experiment,
+    worded,
 )
 from megabench.interrupts import held_back, terminate_as_interrupt
 from megabench.table import Raw, Table
@@ -192,6 +193,12 @@ def bed_name(name: str) -> str:
 # Looking
 
 
+def keyed(name: str, value: Value) -> str:
+    """A parameter's value as --only takes it, and as results say it where that is more."""
+    said = worded(name, value)
+    return f"{value} ({said})" if said != value else str(value)
+
+
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """The experiments, what they claim, and how long they take."""
@@ -250,8 +257,11 @@ def show(
     lines = [
         ["claim", f"{experiment.claim} [{experiment.mark}]"],
         ["metric", f"{experiment.metric} ({experiment.unit})"],
-        *([name, ", ".join(map(str, v))] for name, v in experiment.grid_at(scale).items()),
-        *([name, str(value)] for name, value in experiment.fixed_at(scale).items()),
+        *(
+            [name, ", ".join(keyed(name, value) for value in values)]
+            for name, values in experiment.grid_at(scale).items()
+        ),
+        *([name, keyed(name, value)] for name, value in experiment.fixed_at(scale).items()),
         [
             "sampling",
             f"{sampling.repeats} x ({sampling.warmup_s:g} s + {sampling.measure_s:g} s), "

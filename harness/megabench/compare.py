@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from megabench import metadata, paper, stats
-from megabench.experiment import Experiment, Verdict
+from megabench.experiment import Experiment, Verdict, worded
 from megabench.stats import Summary
 from megabench.table import Table
 
@@ -244,7 +244,7 @@ def differences(old: Table, new: Table, metrics: Sequence[str]) -> list[Differen
             there, here = old.one(metric, at), new.one(metric, at)
             if there is None or here is None or not there.median:
                 continue
-            cell = ", ".join(f"{name}={value}" for name, value in at.items())
+            cell = ", ".join(f"{name}={worded(name, value)}" for name, value in at.items())
             rows.append(Difference(metric, cell, there, here, stats.ratio(here, there)))
     return rows
 

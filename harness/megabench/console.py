@@ -153,6 +153,8 @@ def described(trial: Trial) -> str:
     if "transactions_per_connection" in cell:
         length = says("transactions_per_connection", cell["transactions_per_connection"])
         words.append(f"{length} txn/connection")
+    if "workload" in cell:
+        words.append(says("workload", cell["workload"]))
     return f"{', '.join(words)}, trial {trial.repeat}"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from megabench import paths
+from megabench import paths, trace
 from megabench.definition import Table
 from megabench.errors import DefinitionError, ExperimentError
 from megabench.system import systems
@@ -182,8 +182,15 @@ def says(name: str, value: object) -> str:
     """A parameter's value as a person reads it."""
     if name == "transactions_per_connection" and value == 0:
         return "endless"
+    if name == "workload":
+        return trace.label(str(value))
     is_number = isinstance(value, (int, float, np.number))
     return f"{value:g}" if is_number else str(value)
+
+
+def worded(name: str, value: Value) -> Value:
+    """A parameter's value as a table has it: numbers stay numbers."""
+    return says(name, value) if isinstance(value, str) else value
 
 
 def cell_key(cell: Mapping[str, Value]) -> str:

@@ -67,7 +67,7 @@ LABELS = {
     "latency_p50": "median latency (µs)",
     "latency_p99": "99th percentile latency (µs)",
     "latency_p999": "99.9th percentile latency (µs)",
-    "workload": "synthetic trace",
+    "workload": "trace",
     "server_cpu": "server CPU per request (µs)",
     "bandwidth": "received (Gbit/s)",
     "load_percent": "load (% of the slower system's saturation)",
@@ -427,7 +427,7 @@ def bars(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
             at[figure.panel] = panels[index]
             axes.set_title(_panel_title(figure, panels[index]), fontsize=8)
         _bar_groups(axes, table, figure, at, names, values)
-        axes.set_xticks(range(len(values)), [says(figure.x, value) for value in values])
+        axes.set_xticks(range(len(values)), [_wrapped(says(figure.x, value)) for value in values])
         if index + columns >= len(panels):
             axes.set_xlabel(label(figure.x))
         axes.tick_params(axis="x", length=0)
@@ -435,6 +435,11 @@ def bars(canvas: Canvas | SubFigure, table: Table, figure: Figure) -> None:
     if rows > 1:
         canvas.supylabel(metric_label(figure.metric), fontsize=9, color=INK)
     _legend(canvas, list(grid.flat)[: len(panels)], _width(canvas))
+
+
+def _wrapped(text: str) -> str:
+    """In lines as wide as a group of bars."""
+    return textwrap.fill(text, 14, break_long_words=False, break_on_hyphens=False)
 
 
 def _bar_groups(

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from megabench import packets, record, system
-from megabench.experiment import Experiment, Value, says
+from megabench.experiment import Experiment, Value, says, worded
 from megabench.layers import UNKNOWN, USER, Layers, layers
 from megabench.measure import FUNCTIONS
 from megabench.record import ResultsError
@@ -265,7 +265,7 @@ def functions_csv(experiment: str, all_of_them: Sequence[Profile]) -> str:
 
 
 def _where(experiment: str, one: Profile) -> list[Any]:
-    return [experiment, one.system, *one.at.values()]
+    return [experiment, one.system, *(worded(name, value) for name, value in one.at.items())]
 
 
 def _csv(

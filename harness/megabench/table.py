@@ -9,6 +9,7 @@ not like the newest one is left out, by name. A trial with errors is no point; t
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from megabench.experiment import (
     parse_experiment,
     read_experiment,
     says,
+    worded,
 )
 from megabench.measure import (
     CLIENT_BOUND,
@@ -76,7 +78,10 @@ class Table:
     @property
     def tidy(self) -> pd.DataFrame:
         """As a reader gets it: the trials behind a median are in the raw results."""
-        return self.frame.drop(columns="values")
+        frame = self.frame.drop(columns="values")
+        for name in self.raw.parameters:
+            frame[name] = frame[name].map(partial(worded, name))
+        return frame
 
     def rows(self, metric: str, at: Mapping[str, Value] | None = None) -> pd.DataFrame:
         """The rows of one metric where the parameters are `at`."""

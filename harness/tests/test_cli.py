@@ -75,6 +75,11 @@ def test_show__the_plan() -> None:
     assert {cell["system"] for cell in asked["cells"]} == {"epoll"}
 
 
+def test_show__a_trace_is_synthetic() -> None:
+    shown = call("show", "nginx-throughput")
+    assert "yahoo (synthetic Yahoo-like)" in shown.stdout.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

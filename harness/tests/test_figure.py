@@ -180,7 +180,7 @@ def test_claims__nginx_over_the_bar_of_the_trace(tmp_path: Path) -> None:
     (label,) = paper_points(axes)
     ((x, y),) = paper_points(axes)[label]
     assert label == "MegaPipe PBL, paper [A]"
-    assert round(x) == groups.index("yahoo")
+    assert round(x) == groups.index("synthetic\nYahoo-like")
     assert y == 75.0
     bar = min(axes.patches, key=lambda one: abs(one.get_x() + one.get_width() / 2 - x))
     assert bar.get_facecolor()[:3] == matplotlib.colors.to_rgb(system.look("megapipe").colour)
@@ -237,5 +237,6 @@ def test_draw__workloads_by_name(tmp_path: Path) -> None:
     synthetic.write(tmp_path, ["nginx-throughput"])
     one = table.make_table(table.load_raw(tmp_path, "local", "nginx-throughput", "quick"))
     written = texts(figure.draw(one, of(one, "instructions")))
-    assert "synthetic trace" in written
-    assert "yahoo-half" in written
+    for name in ("SpecWeb-like", "Yahoo-like", "Yahoo/2", "SPECweb96 mix"):
+        assert f"synthetic\n{name}" in written
+    assert "yahoo" not in written

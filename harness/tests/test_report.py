@@ -3,12 +3,27 @@
 
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import synthetic
+from matplotlib.figure import Figure as Canvas
+from rich.console import Console, RenderableType
 
-from megabench import figure, paths, report, system, table
+from megabench import (
+    compare,
+    console,
+    figure,
+    paths,
+    profile,
+    profile_figure,
+    record,
+    report,
+    summary,
+    system,
+    table,
+)
 from megabench.record import ResultsError
 
 BOTH = ["pingpong-contribution", "pingpong-speedup"]
@@ -167,3 +182,48 @@ def test_judged__experiments_not_run_are_named(tmp_path: Path) -> None:
     synthetic.write(tmp_path, BOTH[:1], "smoke")
     rows = report.judged(report.load_tables(tmp_path, "local"))
     assert {row.verdict for row in rows if row.experiment == BOTH[1]} == {"not run"}
+
+
+def texts(canvas: Canvas) -> str:
+    """Everything written in a figure."""
+    return "\n".join(text.get_text() for text in canvas.findobj(lambda a: hasattr(a, "get_text")))
+
+
+def test_everywhere__a_trace_is_synthetic(tmp_path: Path) -> None:
+    """Whatever a person reads of the workloads of web servers; what --only takes is no reading."""
+    synthetic.write(tmp_path, ["nginx-throughput"])
+    (one,) = report.load_tables(tmp_path, "local")
+    for point in one.raw.points:
+        file = profile.functions_path(point, one.raw, tmp_path, "local")
+        record.write_json(file, {"tcp_ack": 1000.0})
+    found = profile.profiles(one.raw, tmp_path, "local")
+    figures = one.raw.experiment.figures
+    figure.write_figures(tmp_path, "local", one)
+    page = report.write_report(tmp_path, "local", [one]).read_text()
+    grids = [console.grid_table(grid) for grid in summary.grids(one)]
+    bars = profile_figure.bars(one, found)
+    drawn = {fig.id: texts(figure.draw(one, fig)) for fig in figures if figure.drawable(one, fig)}
+    drawn["layers"] = texts(bars)
+    written = {
+        "page": re.sub(r"<[^>]+>", " ", re.sub(r"<style.*?</style>", "", page, flags=re.DOTALL)),
+        "README": report.results_readme(tmp_path, {"local": [one]}),
+        "table": table.to_csv(one),
+        "layers.csv": profile.layers_csv("nginx-throughput", found),
+        "functions.csv": profile.functions_csv("nginx-throughput", found),
+        "folded": profile.folded(found),
+        "terminal": "\n".join(map(printed, (*grids, console.claims_table(compare.compare(one))))),
+        "comparison": "\n".join(row.cell for row in compare.differences(one, one, ["throughput"])),
+    }
+    for where, text in (written | drawn).items():
+        names = re.findall(r"(\S*)\s+(\S*(?:specweb|yahoo)\S*)", text, re.IGNORECASE)
+        assert names, where
+        for before, name in names:
+            assert re.search(r"(^|\W)synthetic$", before), (where, before, name)
+    assert "synthetic" in one.raw.experiment.title
+    assert all("synthetic" in fig.title for fig in figures)
+
+
+def printed(shown: RenderableType) -> str:
+    out = Console(file=StringIO(), width=300)
+    out.print(shown)
+    return out.file.getvalue()
