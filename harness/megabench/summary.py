@@ -4,6 +4,8 @@
 The terminal, the report and results/README.md show the same rows, made here once.
 """
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -141,10 +143,34 @@ def claim_rows(rows: Sequence[Judged]) -> list[dict[str, str]]:
     ]
 
 
+def coverage(table: Table) -> str:
+    """A sentence on which points of the whole grid there are, and which there are not."""
+    raw, grid = table.raw, table.raw.experiment.grid
+    whole = set(itertools.product(*grid.values()))
+    cells = (tuple(p["cell"].get(name) for name in grid) for p in raw.points if p["status"] == "ok")
+    trials = Counter(cell for cell in cells if cell in whole)
+    counts = sorted(set(trials.values())) or [0]
+    many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    some = "all" if len(trials) == len(whole) else f"{len(trials)} of the"
+    said = f"Measured at scale {raw.meta['scale']}: {some} {len(whole)} points of the whole grid, "
+    said += f"{many} trial{'s' * (many != '1')} each"
+    absent = []
+    rest = whole - trials.keys()
+    for place, (name, values) in enumerate(grid.items()):
+        missing = [value for value in values if all(cell[place] != value for cell in trials)]
+        if missing:
+            words = ", ".join(says(name, value) for value in missing)
+            absent.append(f"{name.replace('_', ' ')} {words}")
+            rest = {cell for cell in rest if cell[place] not in missing}
+    if rest:
+        absent.append(f"{len(rest)} points{' besides' * bool(absent)}")
+    return f"{said}{'; not: ' * bool(absent)}{'; '.join(absent)}."
+
+
 def health(table: Table) -> list[str]:
-    """Sentences on what might have disturbed the numbers."""
+    """Sentences on what was measured, and on what might have disturbed the numbers."""
     raw = table.raw
-    lines = []
+    lines = [coverage(table)]
     counts = {"ok": 0, "errors": 0, "failed": 0}
     worst = {"retransmits_server": 0.0, "retransmits_client": 0.0}
     for point in raw.points:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a person reads at the end."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,39 @@ def test_claim_rows__ratio_interval_and_mark(one: table.Table) -> None:
     assert "(" in row["ours"]
 
 
+def test_coverage__what_of_the_whole_grid(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, ["nginx-throughput"], "smoke")
+    raw = table.load_raw(tmp_path, "local", "nginx-throughput")
+    said = summary.coverage(table.make_table(raw))
+    assert said == (
+        "Measured at scale smoke: 3 of the 80 points of the whole grid, 1 trial each; not: "
+        "cores 1, 2, 4; workload synthetic Yahoo-like, synthetic Yahoo/2, synthetic SPECweb96 mix; "
+        "system megapipe-P, megapipe-PB."
+    )
+    # A point whose values are all there, but not together.
+    cells = [dict(raw.points[0]["cell"]), {**raw.points[1]["cell"], "cores": 4}]
+    points = [{**raw.points[0], "cell": cell} for cell in (cells[0], cells[0], cells[1])]
+    said = summary.coverage(table.make_table(replace(raw, points=tuple(points))))
+    assert "2 of the 80 points of the whole grid, 1 to 2 trials each; not: cores 1, 2;" in said
+    assert said.endswith("; 2 points besides.")
+
+
+def test_coverage__all(one: table.Table) -> None:
+    grid = one.raw.experiment.grid_at("quick")
+    whole = replace(one.raw.experiment, grid=grid)
+    said = summary.coverage(replace(one, raw=replace(one.raw, experiment=whole)))
+    assert said == "Measured at scale quick: all 16 points of the whole grid, 3 trials each."
+
+
 def test_health__counts(one: table.Table) -> None:
     said = " ".join(summary.health(one))
     assert "48 valid trials, 0 left out because of errors, 0 failed." in said
     assert "Retransmitted segments" in said
+
+
+def test_described__a_trace_is_synthetic() -> None:
+    trial = plan.make_plan([load_experiment("nginx-throughput")], "smoke").trials[0]
+    assert console.described(trial) == "stock, 8 cores, synthetic SpecWeb-like, trial 1"
 
 
 def test_described_and_outcome__one_line() -> None:
