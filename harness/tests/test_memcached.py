@@ -22,7 +22,8 @@ from pathlib import Path
 
 import pytest
 from kernel_log import complaints, forget_leaks, has_kmemleak, leaks
-from memcached_client import Address, connect, outcome, same
+from memcached_client import outcome, same
+from memcached_wire import Address, connect
 from programs import BIN, ROOT
 
 from megabench.host import Host, LocalHost, Process
