@@ -18,6 +18,7 @@ Needs build/memcached-*: make memcached. make test takes a dozen, make test-apps
 import hashlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import tempfile
@@ -294,6 +295,37 @@ def test_table__does_not_run_again_what_was_no_worse(
     assert [same.has(f"t/{name}.t") for name in "abc"] == [True, False, True]
     assert same.rows["t/c.t"][2] == "second run; in the first: ok; failed 1 of 1: 1"
     assert not other.rows
+
+
+def test_summary__all_that_are_not_ok_on_both_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.TABLE", tmp_path / "table.md")
+    good, bad = End.of(said("1..1", "ok 1")), End.of(said("1..1", "not ok 1", status=1))
+    skipped = End.of(said("t/x.t .. skipped: no reason"))
+    table = Table("Linux 6.12")
+    for name, stock, megapipe, first in (
+        ("t/a.t", good, good, None),
+        ("t/b.t", skipped, skipped, None),
+        ("t/c.t", bad, good, None),
+        ("t/d.t", good, good, Row({"stock": good, "megapipe": bad})),
+        ("tcp/a.t", good, good, None),
+        ("tcp/b.t", skipped, skipped, None),
+        ("tcp/c.t", good, bad, None),
+    ):
+        table.add(name, Row({"stock": stock, "megapipe": megapipe}), first)
+    summary = runpy.run_path(str(ROOT / "scripts/upstream.py"))["summary"]
+    assert summary(TABLE.read_text(), "2026-11-30").splitlines() == [
+        "Linux 6.12; 2026-11-30. 7 files (t/, tcp/), 2 of them ok on both at the first run. "
+        "The others:",
+        "",
+        "| file | stock | megapipe | remark |",
+        "|---|---|---|---|",
+        "| t/b.t, tcp/b.t | skipped: no reason | skipped: no reason |  |",
+        "| t/c.t | failed 1 of 1: 1 | ok |  |",
+        "| t/d.t | ok | ok | second run; in the first: ok; failed 1 of 1: 1 |",
+        "| tcp/c.t | ok | failed 1 of 1: 1 | worse |",
+    ]
 
 
 @pytest.mark.skipif(not ALL, reason="make test-apps")
