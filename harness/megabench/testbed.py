@@ -196,4 +196,5 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None: when Python itself ends, its handlers are gone.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
