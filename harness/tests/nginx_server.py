@@ -113,6 +113,7 @@ http {{
         location /dav/ {{ dav_methods PUT DELETE; create_full_put_path on; }}
         location /rate {{ limit_req zone=rate; try_files /1 =404; }}
         location /delayed {{ limit_req zone=delayed burst=10; try_files /1 =404; }}
+        location /patient/ {{ alias www/; send_timeout 300s; }}
         location /slow/ {{ alias www/; limit_rate 40k; try_files /100000 =404; }}
         location /alone/ {{ alias www/; limit_conn alone 1; limit_rate 1k; }}
         location /threads/ {{ alias www/; aio threads; sendfile off; }}

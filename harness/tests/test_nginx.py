@@ -338,16 +338,17 @@ def test_answers__the_same_on_megapipe(
 @pytest.mark.vm
 @thorough
 def test_load__leaves_nothing_behind(guest: Host, testbed: Testbed) -> None:
-    """10,000 idle connections, all there is besides, 1 GiB. Caches are full after the first time,
+    """1 GiB, 10,000 idle connections, all there is besides. Caches are full after the first time,
     and a heap after the second."""
     address, port = testbed.server_address, PORTS["megapipe"]
     complaints(guest)
     at_start, slab_at_start = sockets(guest), slab_kib(guest)
     with serving_in_guest(guest, {"stock": "", "megapipe": ""}):
+        demand(testbed, "--only", "huge_download")
         first: dict[str, int] = {}
         memory = []
-        for more in ("--long",), (), ():
-            demand(testbed, "--idle", "10000", *more)
+        for _ in range(3):
+            demand(testbed, "--idle", "10000")
             # What is left of a connection that lingers has gone when this has answered.
             argv = [sys.executable, str(CLIENT), "--only", "settled"]
             testbed.clients[0].run([*argv, *[f"{address}:{port}"] * 2], timeout=300)
@@ -362,6 +363,19 @@ def test_load__leaves_nothing_behind(guest: Host, testbed: Testbed) -> None:
     for second, third in zip(*memory[1:], strict=True):
         assert third < 1.03 * second + 1024, memory
     assert slab_kib(guest) < 1.1 * slab_at_start + 4096
+    assert not complaints(guest)
+
+
+@pytest.mark.vm
+@thorough
+def test_slow_readers__get_all(guest: Host, testbed: Testbed) -> None:
+    """What nginx has said to be sent, of TCP and of a UNIX socket, if they go on reading."""
+    complaints(guest)
+    with serving_in_guest(guest, {"stock": "", "megapipe": ""}):
+        demand(testbed, "--only", "patient_readers")
+        eventually(lambda: total(guest, "lwsockets") == 0)
+        log = guest.read_text(f"{GUEST}/megapipe/error.log")
+    assert not found(ALARM, log)
     assert not complaints(guest)
 
 
@@ -429,6 +443,37 @@ def test_descriptors__run_out_and_others_accept(guest: Host, testbed: Testbed) -
         assert total(guest, "accepts") >= before + 80
     failing = r"\[crit\] (\d+)#.* accepting failed .24: Too many open files"
     assert set(re.findall(failing, log)) == {victim}
+    assert not found(ALARM, log)
+    assert not complaints(guest)
+
+
+@pytest.mark.vm
+@thorough
+def test_descriptors__run_out_and_the_worker_is_to_end(guest: Host, testbed: Testbed) -> None:
+    """It still has requests that last, but its partition is gone, and what waited there as well."""
+    events = "megapipe_lwsocket off; accept_mutex_delay 10s;"
+    folder = f"{GUEST}/megapipe"
+    complaints(guest)
+    with serving_in_guest(guest, {"megapipe": events}):
+        lasting = client(testbed, "--outlive")
+        # All files are open that these requests need.
+        look = "for p in $(pgrep -P $pid); do ls -l /proc/$p/fd; done"
+        eventually(lambda: "(deleted)" in shell(guest, look))
+        held = [channel["handles"] for channel in channels(guest)]
+        victim = workers(guest)[held.index(max(held))]
+        guest.run(["prlimit", "--pid", victim, "--nofile=8:20000"], timeout=DEADLINE_S)
+        waiting = client(testbed, "--queued", "40")
+        eventually(lambda: "24: Too many open files" in guest.read_text(f"{folder}/error.log"))
+        # The master tells it by a descriptor to be received.
+        guest.run(["prlimit", "--pid", victim, "--nofile=20000:20000"], timeout=DEADLINE_S)
+        shell(guest, "kill -HUP $pid")
+        assert waiting.wait(DEADLINE_S) == 0, said(waiting)
+        demand_load(testbed, 10)  # by then the worker would listen again
+        assert is_alive(guest, victim), "has given up the requests that it had"
+        end(lasting)
+        eventually(lambda: not is_alive(guest, victim))
+        log = guest.read_text(f"{folder}/error.log")
+    assert "exited on signal" not in log
     assert not found(ALARM, log)
     assert not complaints(guest)
 
