@@ -76,5 +76,6 @@ def test_configuration__a_systems_lines_in_their_places() -> None:
     assert "events {\n    worker_connections 4224;\n    use megapipe;\n}" in text
     assert "listen 198.18.0.2:9001 backlog=65535 reuseport;" in text
     assert "root /x/nginx/documents;" in text
+    assert "sendfile on;" in text
     with pytest.raises(HarnessError, match="no part we know"):
         nginx.configuration("/x/bin/nginx", CELL, ["http: x"], "198.18.0.2", 9001)
