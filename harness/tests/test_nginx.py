@@ -336,6 +336,33 @@ def test_answers__the_same_on_megapipe(
 
 
 @pytest.mark.vm
+def test_connections__wake_the_worker_that_accepts_them(guest: Host, testbed: Testbed) -> None:
+    """As many workers as CPUs, and each hears of its own connections only."""
+    count = int(guest.run(["nproc"], timeout=DEADLINE_S).stdout)
+    edit = f"s/^worker_processes .*/worker_processes {count};/"
+    made = 200
+    complaints(guest)
+    with serving_in_guest(guest, {"megapipe": ""}):
+        shell(guest, f"sed -i '{edit}' conf; kill -HUP $pid")
+        eventually(lambda: len(workers(guest)) == count)
+        eventually(lambda: all(channel["listeners"] for channel in channels(guest)))
+        before = channels(guest)
+        holder = client(testbed, "--hold", str(made))
+        after = channels(guest)
+        end(holder)
+    grown = [
+        {name: new[name] - old[name] for name in ("accepts", "accepts_foreign", "sleeps")}
+        for old, new in zip(before, after, strict=True)
+    ]
+    assert sum(one["accepts"] for one in grown) == made, grown
+    assert not any(one["accepts_foreign"] for one in grown), grown
+    # For the connection, for its request, for what was written. A herd would wake for all there
+    # are, so that whoever has accepted fewest has woken in vain.
+    assert all(one["sleeps"] <= 5 * one["accepts"] + 20 for one in grown), grown
+    assert not complaints(guest)
+
+
+@pytest.mark.vm
 @thorough
 def test_load__leaves_nothing_behind(guest: Host, testbed: Testbed) -> None:
     """1 GiB, 10,000 idle connections, all there is besides. Caches are full after the first time,

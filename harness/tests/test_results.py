@@ -3,7 +3,7 @@
 
 import pytest
 
-from megabench import paths, table
+from megabench import paths, table, trace
 
 STOCK = ("stock", "stock-reuseport")
 PORTED = ("megapipe-P", "megapipe-PB", "megapipe")
@@ -40,6 +40,17 @@ def test_nginx__without_batching_more_than_stock() -> None:
         assert ours is not None
         assert stock is not None
         assert ours.median > stock.median
+
+
+def test_nginx__every_trial_replayed_its_trace_to_the_end() -> None:
+    """The same connections for every system: all requests of all of them were answered."""
+    for point in committed("nginx-throughput").raw.points:
+        cell, metrics = point["cell"], point["metrics"]
+        made = trace.WORKLOADS[cell["workload"]](cell["requests"], trace.SEED)
+        assert sum(count for _, count in point["histogram_us"]) == made.requests, point["trial"]
+        length = metrics["throughput"]["value"] / metrics["connections"]["value"]
+        due = made.requests / len(made.connections)
+        assert length == pytest.approx(due, rel=1e-4), point["trial"]
 
 
 @pytest.mark.parametrize("name", NGINX)
