@@ -22,6 +22,7 @@ from kernel_log import complaints
 from nginx_server import PORT_NAMES
 from programs import BIN
 
+from megabench import paths
 from megabench.errors import CommandError, HarnessError
 from megabench.host import Host, Process
 from megabench.testbed import Testbed
@@ -98,6 +99,30 @@ def test_build__says_so() -> None:
     }
     assert "--with-megapipe" in said[MEGAPIPE]
     assert "megapipe" not in said[STOCK]
+
+
+def places(tree: Path, folder: str, word: str, own: str) -> tuple[int, int]:
+    """How many files name it, and how many lines of them: its own files left out."""
+    files = [file for file in (tree / folder).rglob("*") if file.is_file()]
+    counts = [
+        sum(word in line.lower() for line in file.read_text(errors="replace").splitlines())
+        for file in files
+        if own not in str(file.relative_to(tree))
+    ]
+    return sum(map(bool, counts)), sum(counts)
+
+
+def test_places__fewer_than_epolls() -> None:
+    """Upstream's files name MegaPipe in fewer places than epoll; README.md has the numbers."""
+    stock, ported = BIN.parent / "nginx-stock", BIN.parent / "nginx-megapipe"
+    text = (paths.HARNESS.parent / "apps/nginx/README.md").read_text().replace("\n", " ")
+    for folder, said in (("src", "{0} files and {1} lines"), ("auto", "{1} lines of {0} files")):
+        epoll = places(stock, folder, "epoll", "ngx_epoll_module.c")
+        megapipe = places(ported, folder, "megapipe", "megapipe")
+        assert megapipe < epoll
+        assert megapipe[1] < epoll[1]
+        for found in (epoll, megapipe):
+            assert said.format(*found) in text, (folder, found)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the configuration's workers run as root")
