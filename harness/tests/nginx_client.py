@@ -683,6 +683,7 @@ def main() -> int:
     parser.add_argument("--restless", type=int, metavar="N", help="N connections that send")
     parser.add_argument("--hold", type=int, metavar="N", help="N connections do nothing")
     parser.add_argument("--hold-port", default="port", help="to which port")
+    parser.add_argument("--fill", action="store_true", help="the queue of a listener")
     parser.add_argument("--outlive", action="store_true", help="requests that last")
     parser.add_argument("--exhausted", type=int, metavar="N", help="they have N connections")
     parser.add_argument("--idle", type=int, default=100, help="idle keep-alive connections")
@@ -697,6 +698,8 @@ def main() -> int:
         return 1 if nginx_roles.load(addresses[0], args.load) else 0
     if args.hold:
         return nginx_roles.hold(addresses[0], args.hold, args.hold_port)
+    if args.fill:
+        return nginx_roles.fill(addresses[0], "short")
     if args.outlive:
         return nginx_roles.outlive(addresses[0])
     if args.restless:

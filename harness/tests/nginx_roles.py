@@ -21,6 +21,7 @@ from nginx_http import (
     NoAnswerError,
     abandon,
     ask,
+    at,
     check,
     comparable,
     connect,
@@ -162,6 +163,30 @@ def hold(address: Address, count: int, port: str) -> int:
             check(ask(sock, request("/idle/1"))[0], 1)
         print("waiting", flush=True)
         end.wait(TIMEOUT_S)
+    return 0
+
+
+def fill(address: Address, port: str) -> int:
+    """As many connections as the server's queue takes while nobody accepts: it says how many, and
+    they are answered when this program is told to end."""
+    end = told_to_end()
+    refused = 0
+    with ExitStack() as stack:
+        socks = []
+        while refused < 20:
+            sock = stack.enter_context(socket.socket())
+            sock.settimeout(0.5)
+            try:
+                sock.connect(at(address, port))
+                socks.append(sock)
+            except TimeoutError:
+                refused += 1
+                sock.close()
+        print(f"waiting\n{len(socks)}", flush=True)
+        end.wait(TIMEOUT_S)
+        for sock in socks:
+            sock.settimeout(TIMEOUT_S)
+            check(ask(sock, request("/1"))[0], 1)
     return 0
 
 

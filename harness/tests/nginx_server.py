@@ -33,7 +33,7 @@ PORT_NAMES = (
     *("behind_pop3", "second", "own", "h2c", "all_tls", "scgi", "uwsgi", "memcached", "syslog"),
     *("imap", "behind_imap", "smtp", "behind_smtp", "pop3s", "preread", "stream_tls", "announce"),
     *("announced", "half", "answer_at_end", "either", "paced", "returned", "many", "many_end"),
-    *("relay", "added"),
+    *("relay", "added", "short"),
 )
 
 CONFIG = """\
@@ -299,6 +299,7 @@ http {{
     server {{
         listen {second} deferred fastopen=64 backlog=128 so_keepalive=on rcvbuf=64k sndbuf=64k;
         listen {own} reuseport;
+        listen {short} backlog=8;
         root www;
     }}
 

@@ -388,6 +388,21 @@ def test_connections__wake_the_worker_that_accepts_them(guest: Host, testbed: Te
 
 
 @pytest.mark.vm
+def test_backlog__is_each_workers(guest: Host, testbed: Testbed) -> None:
+    """While nobody accepts, a queue takes one connection more than its backlog, which is 8."""
+    complaints(guest)
+    with serving_in_guest(guest, {"megapipe": ""}):
+        pids = " ".join(workers(guest))
+        shell(guest, f"kill -STOP {pids}")
+        filler = client(testbed, "--fill")
+        count = int(filler.readline(DEADLINE_S))
+        shell(guest, f"kill -CONT {pids}")
+        end(filler)
+    assert count == (8 + 1) * len(pids.split())
+    assert not complaints(guest)
+
+
+@pytest.mark.vm
 @thorough
 def test_load__leaves_nothing_behind(guest: Host, testbed: Testbed) -> None:
     """1 GiB, 10,000 idle connections, all there is besides. Caches are full after the first time,
