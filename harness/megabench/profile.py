@@ -222,6 +222,7 @@ def _account(title: str, columns: Sequence[Profile], base: str | None) -> Accoun
         values = [one.beside.get(name) for one in columns]
         if any(values):
             add(EVENT_LABELS.get(name, name), values, "event", 2)
+    add("trials, of which all this is the mean", [float(one.trials) for one in columns], "apart")
     return Account(title, [system.look(one.system).label for one in columns], rows)
 
 

@@ -86,6 +86,7 @@ def test_accounts__rows(raw: Raw, tmp_path: Path) -> None:
     assert rows["MegaPipe"] == ["60"] * 5
     assert rows["socket layer"] == ["101", "100", "100", "100", "100"]
     assert rows["beyond floor"][-1] == "0"
+    assert rows["trials, of which all this is the mean"] == [str(one.trials) for one in found]
     assert "wake-ups" not in rows  # not counted in these results
 
 
