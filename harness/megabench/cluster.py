@@ -10,7 +10,7 @@ from typing import Any
 from . import deploy, tune
 from .console import say
 from .definition import Table
-from .errors import CommandError, HarnessError, TestbedError
+from .errors import CommandError, HarnessError, TestbedError, last_lines
 from .host import Host
 from .knobs import Tuning
 from .readiness import MEND, NOTE, Finding, Wanted, judge, judge_builder, refuse
@@ -20,6 +20,8 @@ from .testbed import Testbed, read_address, read_tuning
 from .tune import MEMORY, Applied
 
 SSH_PORT = 22
+# A shell's exit status for a command that is not there.
+NOT_FOUND = 127
 # A generator's threads, where the definition says nothing.
 THREADS = 8
 
@@ -239,9 +241,12 @@ class SshTestbed(Testbed):
 
 def no_root(host: SshHost, error: CommandError) -> str:
     """Why no command of root's runs there."""
+    if host.become_root and error.exit_status == NOT_FOUND:
+        return f"there is no sudo for {host.user} to become root by: apt-get install sudo"
     if host.become_root:
         return (
-            f"sudo without a password is not allowed to {host.user}: {error.tail or error.message}"
+            f"sudo without a password is not allowed to {host.user}: "
+            f"{last_lines(error.tail, 1) or error.message}"
             f" (visudo: {host.user} ALL=(ALL) NOPASSWD: ALL)"
         )
     return error.message

@@ -42,16 +42,25 @@ cp -a "$folder"/. /run/megabench/ssh/
 cp /etc/passwd /etc/shadow /run/megabench/
 cd /run/megabench
 grep -q '^sshd:' passwd || echo 'sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin' >>passwd
-# Somebody who may log in and nothing else.
+# Somebody who may log in and nothing else, and somebody who may become root without a password.
 echo 'guest:x:1977:1977::/:/bin/sh' >>passwd
-printf 'root:*:::::::\\nguest:*:::::::\\n' >shadow
+echo 'driver:x:1978:1978::/:/bin/sh' >>passwd
+printf 'root:*:::::::\\nguest:*:::::::\\ndriver:*:::::::\\n' >shadow
 mount --bind passwd /etc/passwd
 mount --bind shadow /etc/shadow
+if [ -d /etc/sudoers.d ]; then
+	mount -t tmpfs -o mode=755 none /etc/sudoers.d
+	echo 'driver ALL=(ALL:ALL) NOPASSWD: ALL' >/etc/sudoers.d/driver
+	chmod 440 /etc/sudoers.d/driver
+fi
 mount -t tmpfs none /tmp
 mount -t tmpfs none /var/lib
 mount -t sysfs none /sys
 mount -t proc none /proc
 hostname "$name"
+# sudo looks its own machine up.
+echo "127.0.0.1 localhost $name" >hosts
+mount --bind hosts /etc/hosts
 until ip link set eth1 up 2>/dev/null; do sleep 0.05; done
 ip link set lo up
 ip address add "$address/24" dev eth1
@@ -122,7 +131,8 @@ class Lab:
         return self.hub.argv([sys.executable, "-m", "megabench", *words])
 
     def add_host(self, name: str, number: int) -> None:
-        """A host at .number, reached by SSH as root, or as `guest`, who may do nothing."""
+        """A host at .number, reached by SSH as root; as `driver`, who has sudo without a password;
+        or as `guest`, who may do nothing."""
         key = make_key()
         ssh = self.folder / f"{name}.{len(list(self.folder.iterdir()))}"
         (ssh / "lib").mkdir(parents=True)

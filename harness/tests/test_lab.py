@@ -103,6 +103,13 @@ def inventory(
     return path
 
 
+# Server and one client reached as a user who becomes root; the other client by root itself.
+BY_SUDO = (
+    ('user = "root"', 'user = "driver"\nbecome_root = true'),
+    (f'host = "{lab.NET}.11"', f'host = "{lab.NET}.11"\nuser = "driver"\nbecome_root = true'),
+)
+
+
 def untouched(machines: lab.Lab) -> bool:
     """Whether no machine of the lab holds anything of ours."""
     left = [
@@ -138,7 +145,16 @@ def test_check__fine_change_and_note(machines: lab.Lab, root: Path) -> None:
         ([('user = "root"', 'user = "guest"')], "server: root: commands run as an ordinary user"),
         (
             [('user = "root"', 'user = "guest"\nbecome_root = true')],
-            "server: root: sudo without a password",
+            "server: root: sudo without a password is not allowed to guest",
+        ),
+        (
+            [
+                (
+                    'host = "198.18.10.12"',
+                    'host = "198.18.10.12"\nuser = "guest"\nbecome_root = true',
+                )
+            ],
+            "client2: root: sudo without a password is not allowed to guest",
         ),
         ([(f"cores = {CORES}", "cores = 999")], "server: cores"),
         ([('interface = "eth1"', 'interface = "eth7"')], "no eth7; there are: eth1"),
@@ -174,7 +190,8 @@ def test_run__a_full_disk_is_said_before_anything_is_changed(machines: lab.Lab, 
 
 
 def test_run__two_clients_are_one_load(machines: lab.Lab, root: Path) -> None:
-    path = inventory(machines, root)
+    """By sudo on two of the machines, by root on the third."""
+    path = inventory(machines, root, *BY_SUDO)
     done = machines.megabench("run", "small", "--testbed", str(path), "--json")
     assert done.returncode == 0, done.stderr
     measured = points(root)
@@ -324,7 +341,7 @@ def test_run__a_dropped_connection_costs_one_trial(
 def test_run__a_server_that_hangs_costs_one_trial(
     machines: lab.Lab, root: Path, started: list["subprocess.Popen[str]"]
 ) -> None:
-    path = inventory(machines, root)
+    path = inventory(machines, root, *BY_SUDO)
     process = running(machines, root, path, started)
     machines.inside("server", "pkill -STOP -f '[p]ingpong-server'")
     said = process.communicate(timeout=300)[1]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from megabench import paths
-from megabench.cluster import SshTestbed
+from megabench.cluster import SshTestbed, no_root
 from megabench.definition import Table
-from megabench.errors import DefinitionError, TestbedError
+from megabench.errors import CommandError, DefinitionError, TestbedError
 from megabench.host import Completed
 from megabench.ssh import SshHost
 from megabench.testbed import Testbed, uninterrupted
@@ -198,6 +198,21 @@ def test_load__cluster_deploys_a_reduced_kernel_unless_told_otherwise(changed: W
     path = changed("cluster-example", 'kernel = "deploy"', 'kernel = "latest"')
     with pytest.raises(DefinitionError, match=r"deploy\.kernel: must be one of deploy, own, any"):
         Testbed.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("become_root", "status", "tail", "words"),
+    [
+        (True, 1, "sudo: a password is required", "is not allowed to me: sudo: a password"),
+        (True, 127, "sh: 1: sudo: not found", "there is no sudo for me to become root by"),
+        (False, 1, "no", "ended with status 1"),
+    ],
+)
+def test_no_root__says_what_is_lacking(
+    become_root: bool, status: int, tail: str, words: str
+) -> None:
+    host = SshHost("server", "server.example.net", user="me", become_root=become_root)
+    assert words in no_root(host, CommandError(["true"], status, tail))
 
 
 class Rebooting:
