@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Machines that are not there: a server and a client that say what real ones would."""
+"""Machines that are not there, and commands: they say what real ones would."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,6 +13,38 @@ SNMP = """Tcp: RtoAlgorithm RtoMin ActiveOpens InSegs OutSegs RetransSegs InErrs
 Tcp: 1 200 5 100 100 {retransmits} 0
 Udp: InDatagrams NoPorts
 Udp: 1 0
+"""
+
+# Stand-ins that keep what they are told in a file, and print it as the real ones do.
+ETHTOOL = r"""#!/bin/sh
+state=$0.state
+get() { sed -n "s/^$1=//p" "$state"; }
+put() { sed -i "s/^$1=.*/$1=$2/" "$state"; }
+case "$1" in
+-c) printf 'Coalesce parameters for %s:\nAdaptive RX: %s  TX: on\n' "$2" "$(get adaptive-rx)"
+    printf 'rx-usecs:\t%s\n' "$(get rx-usecs)" ;;
+-C) put "$3" "$4" ;;
+-k) printf 'Features for %s:\ngeneric-receive-offload: %s [fixed]\n' "$2" "$(get gro)" ;;
+-K) put gro "$4" ;;
+-l) printf 'Channel parameters:\nPre-set maximums:\nCombined:\t63\n'
+    printf 'Current hardware settings:\nCombined:\t%s\n' "$(get queues)" ;;
+-L) put queues "$4" ;;
+-x) get rss | sed 's/^equal //' | awk '{
+	for (i = 0; i < 8; i++)
+		printf "%s%d", i ? " " : "    0: ", $1 == "default" ? int(i / 4) : i % $1
+	print ""
+    }' ;;
+-X) shift 2; put rss "$*" ;;
+esac
+"""
+ETHTOOL_STATE = "adaptive-rx=on\nrx-usecs=3\ngro=on\nqueues=63\nrss=default\n"
+SYSTEMCTL = """#!/bin/sh
+state=$(dirname "$0")/$2.service
+case "$1" in
+is-active) cat "$state" 2>/dev/null || { echo unknown; exit 4; } ;;
+start) echo active >"$state" ;;
+stop) echo inactive >"$state" ;;
+esac
 """
 
 

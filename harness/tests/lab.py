@@ -21,6 +21,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fakes import ETHTOOL, ETHTOOL_STATE, SYSTEMCTL
+
 from megabench import paths
 from megabench.guest import SSHD_CONFIG, find_sshd, libraries_beside, make_key
 from megabench.host import wait_until
@@ -29,6 +31,7 @@ from megabench.state import end_processes
 
 NET, NET6 = "198.18.10", "fd6d:6567:6170:a:"
 TOKEN = "MEGABENCH_TOKEN"
+CORES = os.cpu_count() or 1
 START_S = 30.0
 
 # Runs as the first process of a host. Its mounts are its own: nothing of this machine is changed.
@@ -65,8 +68,66 @@ until ip link set eth1 up 2>/dev/null; do sleep 0.05; done
 ip link set lo up
 ip address add "$address/24" dev eth1
 ip -6 address add "$address6/64" dev eth1 nodad
+. /run/megabench/ssh/furnish
 export LD_LIBRARY_PATH=/run/megabench/ssh/lib
 exec /run/megabench/ssh/sshd -D -e -f /run/megabench/ssh/sshd_config
+"""
+
+# What the harness sets, and a namespace shares with this machine or has not: CPUs that go off line,
+# a governor, turbo, hyperthreads; a card's interrupts, coalescing and RSS; a service. Here they are
+# files that hold what is written to them. Queues and offloads are the veth's own.
+FURNISH = """\
+cpus=/sys/devices/system/cpu ours=/run/megabench/cpu
+mkdir -p $ours/intel_pstate $ours/smt
+cp $cpus/online $cpus/present $ours/
+cp -r $cpus/vulnerabilities $ours/ 2>/dev/null || true
+echo 0 >$ours/intel_pstate/no_turbo
+echo on >$ours/smt/control
+for cpu in $cpus/cpu[0-9]*; do
+	to=$ours/${cpu##*/}
+	mkdir -p $to/cpufreq $to/topology
+	echo schedutil >$to/cpufreq/scaling_governor
+	echo "${cpu##*/cpu}" >$to/topology/thread_siblings_list
+	[ ! -e $cpu/online ] || cat $cpu/online >$to/online
+done
+mount --bind $ours $cpus
+
+cards=/sys/devices/virtual/net
+mount -t tmpfs none /sys/class/net
+ln -s $cards/lo /sys/class/net/lo
+mkdir -p /sys/class/net/eth1/device/msi_irqs /sys/class/net/eth1/device/veth
+for file in $cards/eth1/*; do ln -s "$file" /sys/class/net/eth1/; done
+ln -s veth /sys/class/net/eth1/device/driver
+mount -t tmpfs none /proc/irq
+for irq in 130 131; do
+	: >/sys/class/net/eth1/device/msi_irqs/$irq
+	mkdir /proc/irq/$irq
+	echo 3 >/proc/irq/$irq/smp_affinity
+	echo " $irq:  1  PCI-MSIX  eth1-TxRx-$((irq - 130))"
+done >/run/megabench/interrupts
+mount --bind /run/megabench/interrupts /proc/interrupts
+
+mount -t tmpfs none /usr/local/sbin
+cp /run/megabench/ssh/commands/* /usr/local/sbin/
+"""
+# In front of the stand-in: a pair of the veth's queues is called a combined one.
+OF_VETH = """\
+#!/bin/sh
+real=/usr/sbin/ethtool
+case "$1" in
+-k | -K) exec $real "$@" ;;
+-l) $real "$@" | sed '/^Combined:/d; s/^RX:/Combined:/' ;;
+-L) exec $real -L "$2" rx "$4" tx "$4" ;;
+*) exec "$0-of-card" "$@" ;;
+esac
+"""
+# All that tuning may change on a host, as the host itself has it.
+SETTINGS = """\
+cd /sys/class/net/eth1
+grep -rs . --exclude=nf_conntrack_count /proc/sys/net /proc/irq /sys/devices/system/cpu
+grep -s . queues/*/?ps_cpus
+for what in -c -k -l -x; do ethtool $what eth1; done
+systemctl is-active irqbalance
 """
 
 
@@ -130,7 +191,7 @@ class Lab:
     def command(self, *words: str) -> list[str]:
         return self.hub.argv([sys.executable, "-m", "megabench", *words])
 
-    def add_host(self, name: str, number: int) -> None:
+    def add_host(self, name: str, number: int, *, rss: bool = False) -> None:
         """A host at .number, reached by SSH as root; as `driver`, who has sudo without a password;
         or as `guest`, who may do nothing."""
         key = make_key()
@@ -140,6 +201,8 @@ class Lab:
         (ssh / "host_key").write_bytes(key.private)
         (ssh / "authorized_keys").write_text(self.public_key + "\n")
         (ssh / "sshd_config").write_text(SSHD_CONFIG)
+        (ssh / "furnish").write_text(FURNISH)
+        write_commands(ssh / "commands", rss)
         sshd = find_sshd(paths.build() / "guest")
         (ssh / "sshd").write_bytes(sshd.read_bytes())
         (ssh / "sshd").chmod(0o755)
@@ -173,7 +236,8 @@ class Lab:
         self.holders[name], self.numbers[name] = holder, number
         assert wait_until(lambda: own_network(holder.pid), timeout=START_S)
         link = f"v{number}"
-        pair = f"ip link add {link} type veth peer name eth1 netns {holder.pid}"
+        queues = f"numrxqueues {CORES} numtxqueues {CORES}"
+        pair = f"ip link add {link} type veth peer name eth1 {queues} netns {holder.pid}"
         self.run(pair.split())
         self.run(["ip", "link", "set", link, "master", "lan0", "up"])
         self.know(f"{NET}.{number}", key.public)
@@ -283,6 +347,10 @@ class Lab:
         )
         return done.stdout
 
+    def settings(self, name: str) -> list[str]:
+        """All that tuning may change on a host."""
+        return self.inside(name, SETTINGS).splitlines()
+
     def kill(self, name: str) -> None:
         """A host dies: no last word, no reset."""
         self.run(["ip", "link", "delete", f"v{self.numbers[name]}"])
@@ -291,6 +359,18 @@ class Lab:
 
     def close(self) -> None:
         end_processes(self.token)
+
+
+def write_commands(folder: Path, rss: bool) -> None:
+    """ethtool and systemctl of a machine that runs irqbalance; whether its card has RSS."""
+    folder.mkdir()
+    commands = {"ethtool": OF_VETH, "ethtool-of-card": ETHTOOL, "systemctl": SYSTEMCTL}
+    for name, text in commands.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    kept = ETHTOOL_STATE if rss else ETHTOOL_STATE.replace("rss=default\n", "")
+    (folder / "ethtool-of-card.state").write_text(kept)
+    (folder / "irqbalance.service").write_text("active\n")
 
 
 def own_network(pid: int) -> bool:

@@ -5,7 +5,6 @@ hub: megabench ── SSH ──> server ── load <── client1, client2
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -24,7 +23,7 @@ pytestmark = [
 ]
 
 CLIENTS = {"client1": 11, "client2": 12}
-CORES = os.cpu_count() or 1
+CORES = lab.CORES
 
 EXPERIMENT = """\
 id = "small"
@@ -56,13 +55,44 @@ loop = "closed"
 """
 
 
+# What every machine's settings were before anything was done to it.
+as_found: dict[str, list[str]] = {}
+# What a client's card is asked for in vain.
+LACKING_RSS = ("[tune.client.sysctl]", '[tune.client]\nrss = "equal"\n[tune.client.sysctl]')
+QUEUES = ("[tune.client.sysctl]", '[tune.client]\nqueues = "cores"\n[tune.client.sysctl]')
+MANY = ("threads = 1\n", "threads = 1\ncores = 999\n")
+# Everything that can be tuned.
+TUNING = """\
+[tune.server]
+queues = "cores"
+irq = "one-to-one"
+rss = "equal"
+rps = "all"
+xps = "one-to-one"
+governor = "performance"
+turbo = "off"
+smt = "off"
+stop_services = "irqbalance"
+[tune.server.coalesce]
+"adaptive-rx" = "off"
+"rx-usecs" = "10"
+[tune.server.offloads]
+"generic-receive-offload" = "on"
+[tune.server.sysctl]
+"net.core.somaxconn" = "65535"
+[tune.client.sysctl]
+"net.ipv4.ip_local_port_range" = "1024 65535"
+"""
+
+
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
     there = lab.Lab(tmp_path_factory.mktemp("lab"))
     try:
-        there.add_host("server", 2)
+        there.add_host("server", 2, rss=True)
         for name, number in CLIENTS.items():
             there.add_host(name, number)
+        as_found.update({name: there.settings(name) for name in there.holders})
         yield there
     finally:
         there.close()
@@ -89,9 +119,7 @@ def inventory(
         f'[deploy]\nkernel = "{kernel}"\nboot_timeout_s = 600\n'
         f'[server]\nhost = "{lab.NET}.2"\nuser = "root"\n{key}cores = {CORES}\n'
         f'address = "{lab.NET}.2"\naddress6 = "{lab.NET6}:2"\ninterface = "eth1"\n'
-        '[tune.server]\nrps = "all"\n'
-        '[tune.server.sysctl]\n"net.core.somaxconn" = "65535"\n'
-        '[tune.client.sysctl]\n"net.ipv4.ip_local_port_range" = "1024 65535"\n'
+        f"{TUNING}"
     )
     for number in CLIENTS.values():
         text += f'[[client]]\nhost = "{lab.NET}.{number}"\n{key}interface = "eth1"\nthreads = 1\n'
@@ -116,7 +144,51 @@ def untouched(machines: lab.Lab) -> bool:
         machines.inside(name, "ls -d /tmp/megabench /run/megabench/restore.json 2>/dev/null")
         for name in machines.holders
     ]
-    return not any(left) and "4096" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    return not any(left) and restored(machines)
+
+
+def restored(machines: lab.Lab) -> bool:
+    """Whether every setting of every machine is what it was found to be."""
+    return all(machines.settings(name) == as_found[name] for name in machines.holders)
+
+
+# What TUNING sets on two CPUs, and the knobs that must hold it.
+SET = {
+    "/proc/sys/net/core/somaxconn": "65535",
+    "/sys/class/net/eth1/queues/rx-0/rps_cpus": f"{2**CORES - 1:x}",
+    "/sys/class/net/eth1/queues/tx-0/xps_cpus": "1",
+    "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance",
+    "/sys/devices/system/cpu/intel_pstate/no_turbo": "1",
+    "/sys/devices/system/cpu/smt/control": "off",
+    "ethtool -C eth1 adaptive-rx": "off",
+    "ethtool -C eth1 rx-usecs": "10",
+    "ethtool -K eth1 generic-receive-offload": "on",
+    "ethtool -L eth1 combined": f"{CORES}",
+    "ethtool -X eth1": f"equal {CORES}",
+    "interrupt of eth1's queue 0: affinity": "1",
+    "systemctl irqbalance": "inactive",
+}
+
+
+def assert_tuned(recorded: dict[str, str]) -> None:
+    """What a run has read back of the server is what was asked for."""
+    assert {name: recorded.get(name) for name in SET} == SET
+
+
+# A word of each knob's line in what a machine says of itself.
+OF_SERVER = (
+    "somaxconn rps_cpus xps_cpus scaling_governor no_turbo smt/control Adaptive rx-usecs "
+    "generic-receive-offload /130/smp_affinity inactive"
+)
+
+
+def assert_all_changed(machines: lab.Lab) -> None:
+    """No knob is what it was found to be: or a test that it was put back would prove nothing."""
+    now = set(machines.settings("server")) - set(as_found["server"])
+    words = [*OF_SERVER.split(), f"tx-{CORES - 1}"]
+    assert [word for word in words if not any(word in line for line in now)] == []
+    now = set(machines.settings("client1")) - set(as_found["client1"])
+    assert len(now) == 1
 
 
 def points(root: Path) -> list[dict]:  # type: ignore[type-arg]
@@ -159,15 +231,13 @@ def test_check__fine_change_and_note(machines: lab.Lab, root: Path) -> None:
         ([(f"cores = {CORES}", "cores = 999")], "server: cores"),
         ([('interface = "eth1"', 'interface = "eth7"')], "no eth7; there are: eth1"),
         ([('address = "198.18.10.2"', 'address = "198.18.10.3"')], "eth1 has not 198.18.10.3"),
-        ([('rps = "all"', 'rss = "equal"')], "no RSS"),
-        ([('rps = "all"', 'rps = "all"\nqueues = "cores"')], "server: queues: eth1 has at most 1"),
+        ([LACKING_RSS], "client1: RSS: eth1 does not spread flows by itself (no RSS)"),
+        ([QUEUES, MANY], f"client1: queues: eth1 has at most {CORES} queues for 999 cores"),
     ],
 )
 def test_run__what_is_wrong_is_said_before_anything_is_changed(
     machines: lab.Lab, root: Path, changes: list[tuple[str, str]], said: str
 ) -> None:
-    if "queues" in said and CORES == 1:
-        pytest.skip("one queue is enough for one core")
     path = inventory(machines, root, *changes)
     done = machines.megabench("run", "small", "--testbed", str(path))
     assert done.returncode == 1
@@ -199,7 +269,7 @@ def test_run__two_clients_are_one_load(machines: lab.Lab, root: Path) -> None:
     (meta,) = root.glob("results/lab/raw/small/*/meta.json")
     facts = json.loads(meta.read_text())["testbed"]["facts"]
     assert set(facts["packet_filters"]) == set(facts["tuning"]) == {"server", *CLIENTS}
-    assert facts["tuning"]["server"]["/proc/sys/net/core/somaxconn"] == "65535"
+    assert_tuned(facts["tuning"]["server"])
     for point in measured:
         counts = [one["transactions"] for one in point["load"]]
         assert len(counts) == 2
@@ -210,7 +280,7 @@ def test_run__two_clients_are_one_load(machines: lab.Lab, root: Path) -> None:
         # Once for each cell, with one client fewer.
         assert ("throughput_fewer_clients" in point["metrics"]) == (point["repeat"] == 1)
     # Settings are put back at once, programs stay for the next run until the testbed goes down.
-    assert "4096" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    assert restored(machines)
     assert machines.megabench("down", "--testbed", str(path)).returncode == 0
     assert untouched(machines)
 
@@ -359,13 +429,14 @@ def test_run__a_client_that_dies_ends_the_run_and_loses_nothing(
     path = inventory(machines, root)
     process = running(machines, root, path, started)
     machines.kill("client2")
+    left = ["server", "client1"]
     said = process.communicate(timeout=400)[1]
     assert process.returncode == 1, said
     assert "client2 does not answer" in said
     assert "Traceback" not in said
     assert "ok" in [point["status"] for point in points(root)]
     # The others are as they were, although one could not be asked.
-    assert "4096" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    assert [machines.settings(name) for name in left] == [as_found[name] for name in left]
     machines.add_host("client2", 12)
     again = machines.megabench("run", "small", "--testbed", str(path))
     assert again.returncode == 0, again.stderr
@@ -379,11 +450,12 @@ def test_run__interrupted_puts_everything_back(
 ) -> None:
     path = inventory(machines, root)
     process = running(machines, root, path, started)
+    assert not restored(machines)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
     assert "interrupted" in said
-    assert "4096" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    assert restored(machines)
     assert "pingpong-server" not in machines.inside("server", "ps ax")
 
 
@@ -394,9 +466,9 @@ def test_run__killed_is_put_back_by_restore(
     process = running(machines, root, path, started)
     process.kill()
     process.communicate(timeout=60)
-    assert "65535" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    assert_all_changed(machines)
     done = machines.megabench("restore", "--testbed", str(path))
     assert done.returncode == 0, done.stderr
-    assert "4096" in machines.inside("server", "cat /proc/sys/net/core/somaxconn")
+    assert restored(machines)
     machines.megabench("down", "--testbed", str(path))
     assert untouched(machines)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from fakes import ETHTOOL, ETHTOOL_STATE, SYSTEMCTL
 
 from megabench import knobs, tune
 from megabench.errors import TestbedError
@@ -53,38 +54,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# Stand-ins that keep what they are told in a file, and print it as the real ones do.
-ETHTOOL = r"""#!/bin/sh
-state=$(dirname "$0")/ethtool.state
-get() { sed -n "s/^$1=//p" "$state"; }
-put() { sed -i "s/^$1=.*/$1=$2/" "$state"; }
-case "$1" in
--c) printf 'Coalesce parameters for %s:\nAdaptive RX: %s  TX: on\n' "$2" "$(get adaptive-rx)"
-    printf 'rx-usecs:\t%s\n' "$(get rx-usecs)" ;;
--C) put "$3" "$4" ;;
--k) printf 'Features for %s:\ngeneric-receive-offload: %s [fixed]\n' "$2" "$(get gro)" ;;
--K) put gro "$4" ;;
--l) printf 'Channel parameters:\nPre-set maximums:\nCombined:\t63\n'
-    printf 'Current hardware settings:\nCombined:\t%s\n' "$(get queues)" ;;
--L) put queues "$4" ;;
--x) get rss | sed 's/^equal //' | awk '{
-	for (i = 0; i < 8; i++)
-		printf "%s%d", i ? " " : "    0: ", $1 == "default" ? int(i / 4) : i % $1
-	print ""
-    }' ;;
--X) shift 2; put rss "$*" ;;
-esac
-"""
-SYSTEMCTL = """#!/bin/sh
-state=$(dirname "$0")/$2.service
-case "$1" in
-is-active) cat "$state" 2>/dev/null || { echo unknown; exit 4; } ;;
-start) echo active >"$state" ;;
-stop) echo inactive >"$state" ;;
-esac
-"""
-
-
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """ethtool and systemctl of a machine that runs irqbalance."""
@@ -93,9 +62,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in (("ethtool", ETHTOOL), ("systemctl", SYSTEMCTL)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    (folder / "ethtool.state").write_text(
-        "adaptive-rx=on\nrx-usecs=3\ngro=on\nqueues=63\nrss=default\n"
-    )
+    (folder / "ethtool.state").write_text(ETHTOOL_STATE)
     (folder / "irqbalance.service").write_text("active\n")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return folder
