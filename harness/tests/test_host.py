@@ -10,7 +10,7 @@ import pytest
 from megabench.errors import CommandError, CommandTimeoutError, TestbedError, last_lines
 from megabench.host import LocalHost, NamespaceHost, wait_until
 from megabench.namespace import Namespace
-from megabench.ssh import SshHost
+from megabench.ssh import SshHost, Whole
 
 
 @pytest.fixture
@@ -165,6 +165,12 @@ def test_ssh__unreachable_machine_is_named() -> None:
     ) as e:
         host.run(["true"], timeout=5)
     assert e.value.hint
+
+
+def test_whole__is_read_at_once() -> None:
+    """invoke asks for a letter, and rests 10 ms before it asks for the next."""
+    text = Whole("one\ntwo\n")
+    assert (text.read(1), text.read(1)) == ("one\ntwo\n", "")
 
 
 def test_last_lines() -> None:
