@@ -30,6 +30,11 @@ GRACE_S = 15.0
 KEEPALIVE_S = 5
 SILENCE_MS = 20_000
 PUT = 'chmod "$1" "$2" && mv -f "$2" "$3" && if [ "$(id -u)" = 0 ]; then chown 0:0 "$3"; fi'
+# sshd gives every command a session of its own, so its children can be ended with it.
+KILL_GROUP = """\
+group=$(sed 's/.*) //' "/proc/$1/stat" | cut -d' ' -f3)
+kill -s KILL -- "-$group"
+"""
 
 
 class SshProcess:
@@ -74,7 +79,7 @@ class SshProcess:
         # On a machine that does not answer nothing can be ended; whoever started it finds that out.
         with contextlib.suppress(HarnessError):
             if not self.channel.exit_status_ready():
-                argv = ["kill", "-KILL", str(self.pid)]
+                argv = ["sh", "-c", KILL_GROUP, "sh", str(self.pid)]
                 self.host.run(argv, timeout=CONNECT_TIMEOUT_S, check=False)
                 self.channel.status_event.wait(KILL_DEADLINE_S)
         self.channel.close()
