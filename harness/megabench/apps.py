@@ -235,7 +235,7 @@ def deploy(bed: Any, names: Sequence[str]) -> list[str]:
             if not local.exists():
                 raise HarnessError(f"no {local}", hint=make)
             if bed.kind == "vm":
-                put = _put_changed(host, local, f"{folder}/{program}")
+                put = put_changed(host, local, f"{folder}/{program}")
             else:
                 put = _put_with_libraries(host, local, folder)
             copied += [f"{host.name}:{one}" for one in put]
@@ -246,7 +246,7 @@ def deploy(bed: Any, names: Sequence[str]) -> list[str]:
     return copied
 
 
-def _put_changed(host: Host, local: Path, remote: str) -> list[str]:
+def put_changed(host: Host, local: Path, remote: str) -> list[str]:
     """Copy unless it is there already; what was copied."""
     there = host.run(["sha256sum", remote], timeout=READY_S, check=False).stdout
     if there.partition(" ")[0] == hashlib.sha256(local.read_bytes()).hexdigest():
@@ -262,16 +262,16 @@ def _put_with_libraries(host: Host, local: Path, folder: str) -> list[str]:
     known = {line.split()[0] for line in listed.stdout.splitlines() if "x86-64" in line}
     lacking = {name: path for name, path in ours.items() if name not in known}
     if not lacking:
-        return _put_changed(host, local, f"{folder}/{local.name}")
+        return put_changed(host, local, f"{folder}/{local.name}")
     put = []
     for path in lacking.values():
-        put += _put_changed(host, path, f"{folder}/lib/{path.name}")
+        put += put_changed(host, path, f"{folder}/lib/{path.name}")
     real = f"{folder}/lib/{local.name}"
-    put += _put_changed(host, local, real)
+    put += put_changed(host, local, real)
     with tempfile.TemporaryDirectory() as scratch:
         wrapper = Path(scratch) / local.name
         wrapper.write_text(WRAPPER.format(libraries=f"{folder}/lib", program=real))
-        put += _put_changed(host, wrapper, f"{folder}/{local.name}")
+        put += put_changed(host, wrapper, f"{folder}/{local.name}")
     return put
 
 

@@ -310,7 +310,8 @@ def deploy_(testbed: Bed = "local", dry_run: DryRun = False) -> None:
     bed = load_testbed(testbed)
     if dry_run:
         if bed.kind == "ssh":
-            for line in deploy.commands(["server"], bed.options):
+            where = bed.builder.name if bed.builder else "here"
+            for line in deploy.commands(["server"], bed.options, where):
                 print(line)
         for name, row in apps.APPS.items():
             for program in row.programs(name):

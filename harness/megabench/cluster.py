@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from . import deploy, tune
+from .builder import clear
 from .console import say
 from .definition import Table
 from .errors import CommandError, HarnessError, TestbedError, last_lines
-from .host import Host
+from .host import Host, LocalHost
 from .knobs import Tuning
 from .readiness import MEND, NOTE, Finding, Wanted, judge, judge_builder, refuse
 from .ssh import SshHost
@@ -43,6 +44,7 @@ class SshTestbed(Testbed):
         options: deploy.Options,
         client_threads: list[int],
         is_virtual: bool = False,
+        builder: SshHost | None = None,
     ) -> None:
         self.name = name
         self.title = title
@@ -56,6 +58,8 @@ class SshTestbed(Testbed):
         self.ssh_hosts = [server, *clients]
         self.wanted = wanted
         self.options = options
+        # Who builds the kernel; None: this machine.
+        self.builder = builder
         self._tunings: list[tuple[Host, Tuning]] = [
             (host, want.tuning) for host, want in zip(self.ssh_hosts, wanted, strict=True)
         ]
@@ -73,6 +77,8 @@ class SshTestbed(Testbed):
         tune_server, tune_client = (tune.table(key, optional=True) for key in ("server", "client"))
         tune.finish()
         options = read_options(table.table("deploy", optional=True))
+        part = table.table("builder", optional=True)
+        builder = read_host(part, "builder") if part.values else None
         machine = table.table("server")
         interface = machine.text("interface")
         wanted = [
@@ -104,6 +110,7 @@ class SshTestbed(Testbed):
             options=options,
             client_threads=threads,
             is_virtual=is_virtual,
+            builder=builder,
         )
 
     # Looking
@@ -126,11 +133,22 @@ class SshTestbed(Testbed):
         self._surveys = surveys
         found = judge(surveys, self.wanted, version(os.confstr("CS_GNU_LIBC_VERSION") or ""))
         if self.options.kernel == "deploy" and not self.options.packages:
-            found += judge_builder(deploy.builder(self.name), self.options.config)
+            found += self._inspect_builder()
         if self.options.kernel == "own" and not surveys[0].text("megapipe"):
             said = f"{surveys[0].text('release')} has no /dev/megapipe; kernel-patch/README.md"
             found.append(Finding("server", "kernel", MEND, f'kernel = "own", but {said}'))
         return found
+
+    def _inspect_builder(self) -> list[Finding]:
+        """Whether the kernel can be built where it is to be."""
+        where = self.builder or LocalHost()
+        try:
+            return judge_builder(deploy.builder_of(self.name, where), self.options.config)
+        except CommandError as error:
+            said = no_root(self.builder, error) if self.builder else error.message
+            return [Finding(where.name, "commands", MEND, said)]
+        except HarnessError as error:
+            return [Finding(where.name, "SSH", MEND, f"{error.message}; {error.hint}")]
 
     def gone(self) -> str:
         """Which machine does not answer, or is not what it was; empty if all are there."""
@@ -159,7 +177,7 @@ class SshTestbed(Testbed):
             if one.level == NOTE:
                 say(f"{one.host}: {one.what}: {one.said}")
         if self.options.kernel == "deploy":
-            deploy.ensure(self.name, self.ssh_server, self.options, say)
+            deploy.ensure(self.name, self.ssh_server, self.options, say, self.builder)
 
     def up(self) -> None:
         if self._up:
@@ -189,6 +207,9 @@ class SshTestbed(Testbed):
         """The old kernel, and nothing of ours left on any disk."""
         if not deploy.remove(self.ssh_server, self.options.boot_timeout_s, say):
             say(f"{self.server.name}: no kernel of ours is installed")
+        if self.builder is not None:
+            clear(self.builder)
+            self.builder.close()
 
     def restore(self) -> dict[str, int]:
         """Put back what a run has changed, of this process or an earlier one; counts by machine.

@@ -2,6 +2,7 @@
 """The MegaPipe kernel on a server that is not ours: packages, one boot, and all of it back.
 
     build       from the server's own configuration, reduced to the modules that it uses
+                (builder.py)
     install     beside the kernel that is there, which is first made GRUB's default by name
     boot once   GRUB's entry for the next boot alone: a kernel that does not come up is gone after
                 a power cycle
@@ -18,7 +19,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import struct
 import subprocess
 import time
@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from . import metadata, paths
-from .errors import CommandError, CommandTimeoutError, HarnessError, TestbedError, last_lines
+from .builder import FOLDER, Builder, look, make_packages
+from .errors import HarnessError, TestbedError, last_lines
 from .host import Host, LocalHost, kill_group
 from .ssh import SshHost
 
@@ -40,7 +41,6 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 COMMAND_S = 60.0
 INSTALL_S = 1800.0
-BUILD_S = 4 * 3600.0
 POLL_S = 2.0
 
 KERNEL_MODES = ("deploy", "own", "any")
@@ -166,75 +166,22 @@ def kernel_options() -> list[str]:
     return [line for line in lines if line.startswith("CONFIG_")]
 
 
-def make_packages(folder: Path, modules: Path | None) -> None:
-    """From folder/config.server, with what uses memory and disk ended whatever happens."""
-    jobs = str(len(os.sched_getaffinity(0)))
-    script = str(paths.root() / "scripts" / "server-kernel.sh")
-    argv = [script, str(folder), jobs, *([str(modules)] if modules else [])]
-    log = folder / "build.log"
-    with log.open("wb") as said:
-        process = LocalHost().popen(argv, stdout=said, stderr=said)
-        try:
-            status = process.wait(BUILD_S)
-        except subprocess.TimeoutExpired:
-            raise CommandTimeoutError(
-                argv,
-                None,
-                last_lines(log.read_text(errors="replace"), 3),
-                problem=f"has not ended after {BUILD_S / 3600:.3g} hours",
-                hint='the same command goes on where it was; config = "reduced" builds less, '
-                "packages = … takes packages that were built on a larger machine",
-            ) from None
-        finally:
-            # make's children, too.
-            if process.poll() is None:
-                kill_group(process)
-    if status:
-        tail = last_lines(log.read_text(errors="replace"))
-        raise CommandError(argv, status, tail, hint=f"see {log}")
-
-
-@dataclass(frozen=True)
-class Builder:
-    """What the machine that drives has for building a server's kernel."""
-
-    lacking: tuple[str, ...]  # Debian packages
-    can_install: bool
-    free_mb: int
-    used_mb: int  # by an earlier build, which the next one goes on from
-
-
-def builder(name: str) -> Builder | None:
-    """This machine; None if the packages of testbed `name` are there, of what the checkout is."""
+def builder_of(name: str, where: Host) -> Builder | None:
+    """What `where` has for building; None if the packages of testbed `name` are there, of what
+    the checkout is."""
     folder = paths.build() / "deploy" / name
     manifest = folder / "manifest.json"
     made_of = json.loads(manifest.read_text()) if manifest.exists() else {}
     if find_package(folder) and made_of.get("source") == source_digest():
         return None
-    here = LocalHost()
-    script = str(paths.root() / "scripts" / "packages.sh")
-    said = here.run([script, "missing", "python", "build", "kernel", "deb"], timeout=COMMAND_S)
-    # Without a terminal sudo cannot ask for a password.
-    can = not os.geteuid() or not _status(here, ["sudo", "-n", "true"])
-    where = next(path for path in [folder, *folder.parents] if path.exists())
-    used = here.run(["du", "-sm", "--", str(where)], timeout=COMMAND_S, check=False).stdout
-    return Builder(
-        tuple(sorted({line.split("\t")[0] for line in said.stdout.splitlines()})),
-        can,
-        shutil.disk_usage(where).free >> 20,
-        int(used.split()[0]) if where == folder and used else 0,
-    )
+    return look(where, str(folder) if isinstance(where, LocalHost) else FOLDER)
 
 
-def _status(host: Host, argv: list[str]) -> int:
-    try:
-        return host.run(argv, timeout=COMMAND_S, check=False).exit_status
-    except CommandError:
-        return 127
-
-
-def build(name: str, host: Host, options: Options, old: str, say: Say) -> Kernel:
-    """The package for the server of testbed `name`: built here, unless it is there."""
+def build(
+    name: str, host: Host, options: Options, old: str, say: Say, where: Host | None = None
+) -> Kernel:
+    """The package for the server of testbed `name`: built, `where` or here, unless it is there."""
+    where = where or LocalHost()
     if options.packages:
         package = find_package(Path(options.packages).expanduser())
         if package is None:
@@ -255,11 +202,11 @@ def build(name: str, host: Host, options: Options, old: str, say: Say) -> Kernel
     if options.config == "reduced":
         modules.write_text(admin(host, "lsmod"))
     say(
-        f"building the kernel from {host.name}'s configuration "
+        f"building the kernel from {host.name}'s configuration on {where.name} "
         f"({options.config}; {'about half an hour' if modules.exists() else 'hours'} on 2 cores): "
         f"{folder}/build.log"
     )
-    make_packages(folder, modules if modules.exists() else None)
+    make_packages(folder, modules if modules.exists() else None, where)
     package = find_package(folder)
     if package is None:
         raise TestbedError(f"{folder}/build.log: the kernel's build has made no package")
@@ -374,12 +321,12 @@ def reboot(host: SshHost, seconds: float, say: Say) -> bool:
     return False
 
 
-def ensure(name: str, host: SshHost, options: Options, say: Say) -> str:
+def ensure(name: str, host: SshHost, options: Options, say: Say, where: Host | None = None) -> str:
     """The server runs the MegaPipe kernel when this returns; its release."""
     kept = remembered(host)
     release, version = running(host)
     old = str(kept.get("old") or release)
-    kernel = build(name, host, options, old, say)
+    kernel = build(name, host, options, old, say, where)
     if (release, version) == (kernel.release, version_of(kernel.banner)):
         say(f"{host.name} runs {release} already")
         return release
@@ -492,13 +439,14 @@ def remove(host: SshHost, seconds: float, say: Say) -> bool:
     return True
 
 
-def commands(names: Sequence[str], options: Options) -> list[str]:
+def commands(names: Sequence[str], options: Options, where: str = "here") -> list[str]:
     """What `megabench deploy --dry-run` says of the kernel."""
     if options.kernel != "deploy":
         return []
     server = names[0]
     return [
-        f"get {server}:/boot/config-… and lsmod; scripts/server-kernel.sh ({options.config})",
+        f"get {server}:/boot/config-… and lsmod",
+        f"{where}: scripts/server-kernel.sh ({options.config})",
         f"{server}: update-grub; grub-set-default <today's kernel>",
         f"{server}: dpkg -i linux-image-6.12…-megapipe…deb; grub-reboot <it>; reboot; verify",
     ]

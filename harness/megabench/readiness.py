@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .deploy import Builder
+from .builder import FOLDER, Builder
 from .errors import TestbedError
 from .knobs import Tuning
 from .survey import BOOT_TOOLS, Survey, deployment
@@ -63,6 +63,10 @@ class Wanted:
     kernel: bool = False  # ours to install
 
 
+# What, level, said.
+Row = tuple[str, str, str]
+
+
 def judge(
     surveys: Sequence[Survey], wanted: Sequence[Wanted], here: tuple[int, ...]
 ) -> list[Finding]:
@@ -75,27 +79,33 @@ def judge(
     return found
 
 
-def judge_builder(here: Builder | None, config: str) -> list[Finding]:
+def judge_builder(machine: Builder | None, config: str) -> list[Finding]:
     """The machine that builds the server's kernel."""
-    if here is None:
+    if machine is None:
         return [Finding("here", "kernel packages", FINE, "they are built")]
-    found = []
-    if here.lacking and here.can_install:
-        said = f"{' '.join(here.lacking)} will be installed"
-        found.append(Finding("here", "build packages", CHANGE, said))
-    elif here.lacking:
-        said = f"apt-get install --no-install-recommends {' '.join(here.lacking)}"
-        found.append(Finding("here", "build packages", MEND, said))
+    return [Finding(machine.name, *row) for row in _builder(machine, config)]
+
+
+def _builder(machine: Builder, config: str) -> Iterator[Row]:
+    if machine.architecture != "x86_64":
+        yield "architecture", MEND, f"{machine.architecture}: the kernel is built on x86_64"
+    if not machine.python:
+        yield "Python", MEND, "3.11 or newer is needed to patch the kernel's source"
+    if machine.lacking and machine.can_install:
+        yield "build packages", CHANGE, f"{' '.join(machine.lacking)} will be installed"
+    elif machine.lacking:
+        said = f"apt-get install --no-install-recommends {' '.join(machine.lacking)}"
+        yield "build packages", MEND, f"{machine.distribution}: {said}"
     else:
-        found.append(Finding("here", "build packages", FINE, "all are there"))
-    need = max(500, BUILD_MB[config] - here.used_mb)
-    said = f"{here.free_mb} MB free"
-    if here.free_mb < need:
-        said += f", {need} MB are needed to build the kernel ({config}) in build/deploy"
-        found.append(Finding("here", "disk for a build", MEND, said))
+        yield "build packages", FINE, f"all are there ({machine.distribution})"
+    need = max(500, BUILD_MB[config] - machine.used_mb)
+    said = f"{machine.free_mb} MB free"
+    if machine.free_mb < need:
+        where = "build/deploy" if machine.name == "here" else FOLDER
+        said += f", {need} MB are needed to build the kernel ({config}) in {where}"
+        yield "disk for a build", MEND, said
     else:
-        found.append(Finding("here", "disk for a build", FINE, said))
-    return found
+        yield "disk for a build", FINE, said
 
 
 def refuse(found: Sequence[Finding]) -> None:
@@ -107,9 +117,6 @@ def refuse(found: Sequence[Finding]) -> None:
             + "\n".join(f"  {one.host}: {one.what}: {one.said}" for one in bad),
             "`megabench check --testbed …` shows everything; docs/reproducing.md has the cures",
         )
-
-
-Row = tuple[str, str, str]
 
 
 def _one(s: Survey, want: Wanted, here: tuple[int, ...]) -> Iterator[Row]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from megabench import deploy
 from megabench.errors import CommandError, CommandTimeoutError
 from megabench.host import Completed
 
@@ -46,6 +47,56 @@ start) echo active >"$state" ;;
 stop) echo inactive >"$state" ;;
 esac
 """
+
+
+class Answers:
+    """A host whose commands say what they are told to."""
+
+    name = "server"
+
+    def __init__(self, **said: str) -> None:
+        self.said = said
+        self.ran: list[list[str]] = []
+        self.status = 0
+
+    def run(self, argv, *, timeout, check=True, input=None):  # type: ignore[no-untyped-def]
+        self.ran.append(list(argv))
+        text = next((said for word, said in self.said.items() if word in " ".join(argv)), "")
+        return Completed(list(argv), self.status, text, "")
+
+    def read_text(self, path: str) -> str:
+        return self.run(["cat", path], timeout=1).stdout
+
+
+# In place of scripts/server-kernel.sh.
+NEVER_ENDS = """\
+sleep 600 &
+echo $! >"$1/child"
+echo the last word
+wait
+"""
+
+
+def make_checkout(folder: Path) -> Path:
+    """A checkout of files that a kernel's package is made of, each in little."""
+    for name in deploy.SOURCES:
+        path = folder / name
+        if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("#!/bin/sh\n")
+        else:
+            path.mkdir(parents=True)
+            (path / "file").write_text("1")
+    (folder / "versions.toml").write_text("")
+    (folder / "build/cache").mkdir(parents=True)
+    return folder
+
+
+def script_says(checkout: Path, text: str) -> None:
+    """What scripts/server-kernel.sh of such a checkout does."""
+    path = checkout / "scripts/server-kernel.sh"
+    path.write_text(f"#!/bin/sh\n{text}")
+    path.chmod(0o755)
 
 
 def result(**changed: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@
 All of it is held by processes; when they are gone, so is it. Nothing leaves the hub.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from megabench import paths
 from megabench.guest import SSHD_CONFIG, find_sshd, libraries_beside, make_key
 from megabench.host import wait_until
 from megabench.namespace import Namespace, hold
+from megabench.ssh import SshHost
 from megabench.state import end_processes
 
 NET, NET6 = "198.18.10", "fd6d:6567:6170:a:"
@@ -57,6 +59,7 @@ if [ -d /etc/sudoers.d ]; then
 	chmod 440 /etc/sudoers.d/driver
 fi
 mount -t tmpfs none /tmp
+mount -t tmpfs -o mode=1777 none /var/tmp
 mount -t tmpfs none /var/lib
 mount -t sysfs none /sys
 mount -t proc none /proc
@@ -347,6 +350,18 @@ class Lab:
         )
         return done.stdout
 
+    def ssh(self, name: str, user: str = "root") -> SshHost:
+        """A host as the harness reaches it."""
+        address = f"{NET}.{self.numbers[name]}"
+        return SshHost(
+            name,
+            address,
+            user=user,
+            key=self.key,
+            known_hosts=self.known_hosts,
+            connect=lambda: self.hub.connect(address, 22, START_S),
+        )
+
     def settings(self, name: str) -> list[str]:
         """All that tuning may change on a host."""
         return self.inside(name, SETTINGS).splitlines()
@@ -358,6 +373,11 @@ class Lab:
         self.holders[name].wait(START_S)
 
     def close(self) -> None:
+        # The first process of a namespace takes no notice of a request to end.
+        for holder in self.holders.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(holder.pid, signal.SIGKILL)
+            holder.wait(START_S)
         end_processes(self.token)
 
 

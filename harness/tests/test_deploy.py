@@ -20,11 +20,12 @@ from pathlib import Path
 import disk_image
 import lab
 import pytest
+from fakes import NEVER_ENDS, Answers, make_checkout, script_says
 from test_lab import EXPERIMENT
 
-from megabench import deploy, paths
+from megabench import builder, deploy, paths
 from megabench.errors import CommandError, CommandTimeoutError, TestbedError
-from megabench.host import Completed, wait_until
+from megabench.host import LocalHost, wait_until
 from megabench.state import start_time
 
 GRUB = """\
@@ -99,35 +100,12 @@ def test_read_package__one_that_cannot_be_read_in_time(
 
 # Building, by a script that stands in for scripts/server-kernel.sh
 
-NEVER_ENDS = """\
-sleep 600 &
-echo $! >"$1/child"
-echo the last word
-wait
-"""
-
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout of files that a package is made of, each in little."""
-    for name in deploy.SOURCES:
-        path = tmp_path / name
-        if path.suffix:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("#!/bin/sh\n")
-        else:
-            path.mkdir(parents=True)
-            (path / "file").write_text("1")
-    (tmp_path / "build/cache").mkdir(parents=True)
     monkeypatch.setenv("MEGABENCH_ROOT", str(tmp_path))
     monkeypatch.setenv("MEGABENCH_BUILD", str(tmp_path / "build"))
-    return tmp_path
-
-
-def script_says(checkout: Path, text: str) -> None:
-    path = checkout / "scripts/server-kernel.sh"
-    path.write_text(f"#!/bin/sh\n{text}")
-    path.chmod(0o755)
+    return make_checkout(tmp_path)
 
 
 def built(checkout: Path) -> deploy.Kernel:
@@ -139,7 +117,7 @@ def test_build__one_that_takes_too_long_is_ended_whole(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script_says(checkout, NEVER_ENDS)
-    monkeypatch.setattr(deploy, "BUILD_S", 1.0)
+    monkeypatch.setattr(builder, "BUILD_S", 1.0)
     with pytest.raises(CommandTimeoutError, match="has not ended after") as caught:
         built(checkout)
     assert "the last word" in caught.value.message
@@ -187,35 +165,16 @@ def test_builder__what_is_lacking_here_until_the_packages_are_built(
         "#!/bin/sh\n[ $1 = missing ] && printf 'rsync\\tthe same\\nflex\\tparser\\n'\n"
     )
     packages.chmod(0o755)
-    here = deploy.builder("lab")
+    here = deploy.builder_of("lab", LocalHost())
     assert here is not None
     assert here.lacking == ("flex", "rsync")
     assert (here.free_mb > 0, here.used_mb) == (True, 0)
     script_says(checkout, ': >"$1/linux-image-6.12_1_amd64.deb"\n')
     monkeypatch.setattr(deploy, "read_package", lambda package: KERNEL)
     built(checkout)
-    assert deploy.builder("lab") is None
+    assert deploy.builder_of("lab", LocalHost()) is None
     script_says(checkout, "# another\n")
-    assert deploy.builder("lab") is not None
-
-
-class Answers:
-    """A host whose commands say what they are told to."""
-
-    name = "server"
-
-    def __init__(self, **said: str) -> None:
-        self.said = said
-        self.ran: list[list[str]] = []
-        self.status = 0
-
-    def run(self, argv, *, timeout, check=True, input=None):  # type: ignore[no-untyped-def]
-        self.ran.append(list(argv))
-        text = next((said for word, said in self.said.items() if word in " ".join(argv)), "")
-        return Completed(list(argv), self.status, text, "")
-
-    def read_text(self, path: str) -> str:
-        return self.run(["cat", path], timeout=1).stdout
+    assert deploy.builder_of("lab", LocalHost()) is not None
 
 
 KERNEL = deploy.Kernel(Path("x"), "6.12-megapipe", "6.12-megapipe (m@m) #3 SMP @0")

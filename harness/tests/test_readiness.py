@@ -161,6 +161,8 @@ def test_judge__cores_are_counted_as_they_will_be(
         (Builder(("bison", "flex"), False, 9000, 0), "reduced", MEND, "apt-get install"),
         (Builder((), True, 900, 0), "reduced", MEND, "5000 MB are needed"),
         (Builder((), True, 9000, 0), "full", MEND, "12000 MB are needed"),
+        (Builder((), True, 9000, 0, architecture="arm64"), "reduced", MEND, "arm64: the kernel is"),
+        (Builder((), True, 9000, 0, python=False), "reduced", MEND, "3.11 or newer is needed"),
         # An earlier build's objects need not be found again.
         (Builder((), True, 900, 4800), "reduced", FINE, "900 MB free"),
     ],

@@ -215,6 +215,20 @@ def test_no_root__says_what_is_lacking(
     assert words in no_root(host, CommandError(["true"], status, tail))
 
 
+def test_load__cluster_with_a_machine_that_builds(changed: Write) -> None:
+    plain = Testbed.load("cluster-example")
+    assert isinstance(plain, SshTestbed)
+    assert plain.builder is None
+    part = '[builder]\nhost = "builder.example.net"\nuser = "me"\n[[client]]'
+    other = Testbed.load(str(changed("cluster-example", "[[client]]", part)))
+    assert isinstance(other, SshTestbed)
+    assert other.builder is not None
+    assert (other.builder.name, other.builder.user) == ("builder", "me")
+    path = changed("cluster-example", "[[client]]", part.replace("host", "hots"))
+    with pytest.raises(DefinitionError, match=r"builder\.host: is missing"):
+        Testbed.load(str(path))
+
+
 class Rebooting:
     """A host of which only the boot is known; it may not answer at first, or not at all."""
 
