@@ -97,8 +97,9 @@ def make_plan(
     fitted: list[str] = []
     for experiment in experiments:
         sampling = experiment.sampling_at(scale)
+        varied = len(experiment.grid_at(scale).get("cores", ())) > 1
         for cell in experiment.cells(scale, only):
-            if cores is not None and int(cell["cores"]) > cores and "cores" not in experiment.grid:
+            if cores is not None and int(cell["cores"]) > cores and not varied:
                 said = f"{experiment.id}: on {cores} cores, not {cell['cores']}"
                 fitted += [said] if said not in fitted else []
                 cell = {**cell, "cores": cores}

@@ -49,6 +49,13 @@ def test_make_plan__too_many_cores_are_left_out_and_said() -> None:
     assert "the testbed has 4 cores" in plan.left_out[0]
 
 
+def test_make_plan__cores_that_a_scale_does_not_vary_are_those_there_are() -> None:
+    plan = make_plan([load_experiment("nginx-throughput")], "quick", cores=4)
+    assert {trial.cores for trial in plan.trials} == {4}
+    assert plan.left_out == ()
+    assert plan.fitted == ("nginx-throughput: on 4 cores, not 8",)
+
+
 def test_seconds__windows_and_overhead() -> None:
     plan = make_plan([load_experiment(BOTH[0])], "smoke")
     assert plan.seconds == 4 * (1 + 2 + app("pingpong").overhead_s)
