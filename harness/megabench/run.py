@@ -32,11 +32,13 @@ from megabench.measure import (
     trial_commands,
 )
 from megabench.plan import Plan, Trial
+from megabench.system import look
 
 # After so many failures in a row it is not the point that is at fault.
 FAILURES_IN_A_ROW = 4
 # What a program of ours ends with where the machine lacks what it needs.
 CANNOT = 77
+LOOK_S = 30.0
 
 # The passes of a session: rates and, under emulation, counts at once; or counts by themselves.
 MAIN, COUNTING = "main", "instructions"
@@ -153,6 +155,8 @@ class Session:
         self.outcome = Outcome()
         self.cores: int | None = None
         self.failures_in_a_row = 0
+        # Of the files that systems need: those that the server's machine has, or has not.
+        self.there: dict[str, bool] = {}
 
     def run(self) -> Outcome:
         """Measure what is not measured yet."""
@@ -305,6 +309,7 @@ class Session:
         }
         begun = time.monotonic()
         try:
+            self._need(trial.system)
             self._use_cores(trial.cores)
             trial = replace(trial, rate=open_rate(trial, owner.finished.values()))
             point["rate_txn_s"] = trial.rate
@@ -333,6 +338,19 @@ class Session:
         point["seconds"] = round(time.monotonic() - begun, 1)
         self._record(trial, point, runs, None)
         return point
+
+    def _need(self, system: str) -> None:
+        """See that the server's machine has what a system needs."""
+        file = look(system).needs
+        if not file:
+            return
+        argv = ["test", "-e", file]
+        if file not in self.there:
+            done = self.bed.server.run(argv, timeout=LOOK_S, check=False)
+            self.there[file] = not done.exit_status
+        if not self.there[file]:
+            problem = f"fails: {system} needs it, and the kernel there is none of ours"
+            raise CommandError(argv, CANNOT, host=self.bed.server.name, problem=problem)
 
     def _record(
         self, trial: Trial, point: dict[str, Any], runs: Mapping[str, _Run], source: _Run | None
@@ -370,7 +388,10 @@ class Session:
         self.outcome.failed.append(f"{trial.key}: {point.get('reason', '')}")
         if point["status"] != "failed":
             return
-        self.outcome.cannot += point.get("exit_status") == CANNOT
+        if point.get("exit_status") == CANNOT:
+            # It ended by itself, and says nothing of the trials to come.
+            self.outcome.cannot += 1
+            return
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= FAILURES_IN_A_ROW:
             raise ExperimentError(

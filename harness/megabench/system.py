@@ -26,6 +26,7 @@ class System:
     step: str
     server: Mapping[str, tuple[str, ...]]
     program: Mapping[str, str] = field(default_factory=dict)
+    needs: str = ""  # a file of the server's machine
 
     def flags(self, app: str) -> tuple[str, ...]:
         """What turns `app`'s server into this system."""
@@ -83,4 +84,5 @@ def _system(path: Path, name: str, row: object) -> System:
         step=str(row.get("step", row["label"])),
         server={app: tuple(flags) for app, flags in row["server"].items()},
         program={app: str(name) for app, name in row.get("program", {}).items()},
+        needs=str(row.get("needs", "")),
     )

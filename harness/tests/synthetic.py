@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fakes import FakeHost
+
 from megabench import record
 from megabench.experiment import load_experiment
 from megabench.measure import Measured
@@ -53,12 +55,12 @@ class SyntheticBed:
     accel = "tcg"
     counter_file = None
     capture_on = ""
-    server: Any = None
     clients: Any = ()
 
     def __init__(self, name: str = "local", *, can_scale: bool = False, cores: int = 8):
         self.name, self.can_scale, self.cores = name, can_scale, cores
         self.why_not_scale = "" if can_scale else "8 vCPUs share 2 host cores"
+        self.server = FakeHost("server")
 
     def facts(self) -> dict[str, Any]:
         return {

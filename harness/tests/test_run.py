@@ -14,9 +14,11 @@ from fakes import FakeBed
 from megabench import record, run
 from megabench.errors import CommandError, ExperimentError, TestbedError
 from megabench.experiment import Sampling, load_experiment
+from megabench.host import Completed
 from megabench.measure import Measured
 from megabench.plan import Plan, Trial, make_plan
 from megabench.run import COUNTING, Outcome, Request, Session, instruction_plan
+from megabench.system import look
 
 BOTH = ("pingpong-contribution", "pingpong-speedup")
 Measure = Callable[..., Measured]
@@ -185,6 +187,27 @@ def test_run__what_this_machine_cannot(tmp_path: Path) -> None:
 
     outcome = go(tmp_path, measure, names=BOTH[:1])
     assert outcome.cannot == len(outcome.failed) == 3
+
+
+def test_run__a_kernel_without_megapipe_costs_its_systems_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "FAILURES_IN_A_ROW", 1)
+    bed = synthetic.SyntheticBed()
+    asked: list[Any] = []
+
+    def has_no(argv: Any, **given: Any) -> Completed:
+        asked.append(argv)
+        return Completed(list(argv), 1, "", "")
+
+    bed.server.run = has_no  # type: ignore[method-assign]
+    made, plan = session(tmp_path, bed=bed)
+    outcome = made.run()
+    mine = [trial for trial in plan.trials if look(trial.system).needs]
+    assert outcome.cannot == len(outcome.failed) == len(mine)
+    assert outcome.ok == len(plan.trials) - len(mine) > 0
+    assert "`test -e /dev/megapipe` on server fails: megapipe" in outcome.failed[0]
+    assert asked == [["test", "-e", "/dev/megapipe"]]
 
 
 def test_run__failures_in_a_row_break_off(tmp_path: Path) -> None:
