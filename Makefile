@@ -120,7 +120,7 @@ test-apps: all ## test the ported applications, here and in the virtual machine 
 
 test-deploy: all ## install, boot, verify and remove the kernel on a server with a disk of its own (hours)
 	@scripts/packages.sh ensure deb lab
-	@TEST_DEPLOY=$(or $(PACKAGES),1) $(PYTEST) $(TESTS)/test_deploy.py
+	@TEST_DEPLOY=$(or $(PACKAGES),1) $(PYTEST) $(TESTS)/test_deploy.py $(TESTS)/test_lab_paper.py
 
 test-unit: venv ## run the tests that need no virtual machine, root or network
 	@$(PYTEST) -m 'not vm and not lab and not deploy' $(TESTS)
