@@ -12,7 +12,7 @@ JOBS    ?= $(shell nproc)
 
 BUILD       := $(CURDIR)/build
 MEGABENCH   := $(BUILD)/venv/bin/megabench
-# "vm", or "ssh" for real machines: they get no kernel of the virtual machine's.
+# "vm"; "ssh" for real machines, "namespaces" for this one: no kernel of the virtual machine's.
 KIND        := $(shell sed -n 's/^kind *= *"\([a-z]*\)".*/\1/p' harness/testbeds/$(TESTBED).toml 2>/dev/null)
 EXPERIMENTS := $(or $(ONLY),$(basename $(notdir $(wildcard harness/experiments/*.toml))))
 PYTEST      := $(BUILD)/venv/bin/python -m pytest -c harness/pyproject.toml
@@ -34,7 +34,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-reproduce: plan $(if $(filter ssh,$(KIND)),programs source,all) ## from nothing to the report: install, build, run, draw
+reproduce: plan $(if $(filter ssh,$(KIND)),programs source,$(if $(filter namespaces,$(KIND)),programs,all)) ## from nothing to the report: install, build, run, draw
 	@$(MEGABENCH) run --report --remove --testbed $(TESTBED) --scale $(SCALE) $(EXPERIMENTS)
 
 .PHONY: plan

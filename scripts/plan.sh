@@ -50,10 +50,14 @@ step() {
 }
 
 # Real machines ("ssh"): their kernel is built from the server's configuration,
-# once it is known; megabench says so when it begins.
+# once it is known; megabench says so when it begins. "namespaces": the kernel
+# is the one that runs.
 kind=$(sed -n 's/^kind *= *"\([a-z]*\)".*/\1/p' "$root/harness/testbeds/$testbed.toml")
-groups=(python build kernel source)
-groups+=("$([ "$kind" = ssh ] && echo deb || echo guest)")
+case $kind in
+ssh) groups=(python build kernel source deb) ;;
+namespaces) groups=(python build memcached nginx) ;;
+*) groups=(python build kernel source guest) ;;
+esac
 
 printf 'make reproduce: testbed %s, scale %s, on %d cores\n' "$testbed" "$scale" "$cores"
 missing=$("$here/packages.sh" missing "${groups[@]}" | cut -f1 | sort -u | paste -sd ' ')
@@ -63,7 +67,9 @@ if [ -n "$missing" ]; then
 		"$([ "$(id -u)" = 0 ] && echo "as root, which you are" || echo "by sudo, which may ask for your password")"
 fi
 [ -e "$build/venv/.stamp" ] || step 2 "install Python packages into build/venv, none outside"
-if [ "$kind" = ssh ]; then
+if [ "$kind" = namespaces ]; then
+	step 2 "build library, servers, load generator"
+elif [ "$kind" = ssh ]; then
 	step 2 "build library, servers, load generator"
 	step $((80 / (cores < 16 ? cores : 16))) "build the server's kernel, unless it is there"
 elif [ -e "$build/kernel-vm/arch/x86/boot/bzImage" ]; then

@@ -197,7 +197,9 @@ def built() -> list[str]:
 
 
 def remote_dir(kind: str) -> str:
-    """Where programs lie on a machine that does not run from our checkout; in memory in the VM."""
+    """Where programs lie: in the checkout, or in a folder of their own (in memory in the VM)."""
+    if kind == "namespaces":
+        return str(paths.build() / "bin")
     return "/run/megabench/bin" if kind == "vm" else "/tmp/megabench/bin"
 
 
@@ -222,6 +224,7 @@ def deploy(bed: Any, names: Sequence[str]) -> list[str]:
     copied = []
     for host in [bed.server, *bed.clients]:
         if isinstance(host, LocalHost):
+            copied += _put_beside(host, names, folder) if host is bed.server else []
             continue
         wanted: dict[str, str] = {}
         for name in names:
@@ -239,11 +242,17 @@ def deploy(bed: Any, names: Sequence[str]) -> list[str]:
             else:
                 put = _put_with_libraries(host, local, folder)
             copied += [f"{host.name}:{one}" for one in put]
-        for name in names:
-            program = f"{folder}/{app(name).server}"
-            if host is bed.server and app(name).put(host, program):
-                copied.append(f"{host.name}:{name}'s documents")
+        copied += _put_beside(host, names, folder) if host is bed.server else []
     return copied
+
+
+def _put_beside(host: Host, names: Sequence[str], folder: str) -> list[str]:
+    """What servers need beside their programs."""
+    return [
+        f"{host.name}:{name}'s documents"
+        for name in names
+        if app(name).put(host, f"{folder}/{app(name).server}")
+    ]
 
 
 def put_changed(host: Host, local: Path, remote: str) -> list[str]:
@@ -292,7 +301,7 @@ C_LIBRARY = ("libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so", "ld-
 
 def sweep(bed: Any) -> list[str]:
     """End our programs that a broken-off trial has left on machines that outlive the testbed."""
-    if bed.kind == "vm":
+    if bed.kind != "ssh":
         return []
     left = []
     for host in [bed.server, *bed.clients]:
@@ -308,7 +317,7 @@ def sweep(bed: Any) -> list[str]:
 
 def undeploy(bed: Any) -> None:
     """Take the programs away again from machines that outlive the testbed."""
-    if bed.kind == "vm":
+    if bed.kind != "ssh":
         return
     for host in [bed.server, *bed.clients]:
         if not isinstance(host, LocalHost):

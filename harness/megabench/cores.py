@@ -40,6 +40,9 @@ def usable(bed: Any) -> tuple[int, ...]:
 
 def confine(bed: Any, cores: int) -> None:
     """Leave `cores` of the testbed's CPUs on line, and spread packets over them alone."""
+    if bed.kind == "namespaces":
+        bed.confine(cores)
+        return
     host = bed.server
     # The first always stays.
     first, *others = usable(bed)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from .errors import CommandError, CommandTimeoutError, last_lines
+from .errors import CommandError, CommandTimeoutError, TestbedError, last_lines
 from .namespace import Namespace
 
 KILL_DEADLINE_S = 10.0
@@ -299,6 +299,15 @@ class NamespaceHost(LocalHost):
 
     def command(self, argv: Sequence[str]) -> list[str]:
         return self.namespace.argv([*self.pin, *argv])
+
+    def tunnel(self, address: str, port: int, timeout: float) -> Tunnel:
+        try:
+            connection = self.namespace.connect(address, port, timeout)
+        except TestbedError as error:
+            raise ConnectionError(error.message) from error
+        # It was made by another process, and does not block: with a timeout Python waits for it.
+        connection.settimeout(timeout)
+        return connection
 
 
 def wait_until(condition: Callable[[], bool], *, timeout: float, every: float = 0.1) -> bool:

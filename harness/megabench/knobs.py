@@ -68,6 +68,8 @@ class Tuning:
     coalesce: Mapping[str, str] = field(default_factory=dict)
     offloads: Mapping[str, str] = field(default_factory=dict)
     sysctl: Mapping[str, str] = field(default_factory=dict)
+    # The CPUs to spread over, where not all of the machine's are for this.
+    cpus: tuple[int, ...] = ()
 
     @property
     def needs_discovery(self) -> bool:
@@ -173,7 +175,7 @@ def of_machine(tuning: Tuning, machine: Machine, cores: int) -> dict[str, str]:
 def settings(tuning: Tuning, machine: Machine, cores: int) -> dict[str, str]:
     """Everything else: each knob and the text it is to hold."""
     wanted = {sysctl_path(name): value for name, value in tuning.sysctl.items()}
-    mine = machine.cpus[:cores] or tuple(range(cores))
+    mine = (tuning.cpus or machine.cpus)[:cores] or tuple(range(cores))
     for queue in machine.queues:
         kind, _, number = queue.rpartition("/")[2].partition("-")
         if kind == "rx" and tuning.rps != "leave":

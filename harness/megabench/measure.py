@@ -206,10 +206,12 @@ def measure_once(
         sampling = getattr(bed, "sampled", False)
         sampler = perf.start(bed.server, logs / "perf.log") if sampling else None
         growth = Growth(bed.server) if int(trial.cell.get("idle", 0)) >= MANY_IDLE else None
-        idle = busy_s(bed.server)
+        # Its own cores, where it shares the machine with the load.
+        cpus = getattr(bed, "server_cpus", ())
+        idle = busy_s(bed.server, cpus)
         with _capture(bed, trial, number, logs) as capture:
             results = _load(clients, load_argvs, trial, logs, watch, growth)
-        busy = busy_s(bed.server) - idle
+        busy = busy_s(bed.server, cpus) - idle
         samples = perf.stop(bed.server, sampler) if sampler else None
         final = server.stop()
     after = retransmits([bed.server, *clients])
@@ -447,18 +449,21 @@ def retransmits(hosts: Sequence[Host]) -> list[int]:
     ]
 
 
-def busy_s(host: Host) -> float:
-    """Seconds of CPU spent so far on a host, by anyone, in the kernel or not."""
-    return parse_busy(host.run(["cat", "/proc/stat"], timeout=READ_S).stdout)
+def busy_s(host: Host, cpus: Sequence[int] = ()) -> float:
+    """Seconds of CPU spent so far on a host, by anyone, in the kernel or not; on `cpus` or all."""
+    return parse_busy(host.run(["cat", "/proc/stat"], timeout=READ_S).stdout, cpus)
 
 
-def parse_busy(stat: str) -> float:
+def parse_busy(stat: str, cpus: Sequence[int] = ()) -> float:
     """user nice system idle iowait irq softirq steal, in hundredths of a second."""
+    names = [f"cpu{cpu}" for cpu in cpus] or ["cpu"]
+    busy = 0.0
     for line in stat.splitlines():
-        if line.startswith("cpu "):
-            ticks = [int(word) for word in line.split()[1:9]]
-            return (sum(ticks) - ticks[3] - ticks[4]) / 100
-    return 0.0
+        name, *words = line.split()[:9] or [""]
+        if name in names:
+            ticks = [int(word) for word in words]
+            busy += (sum(ticks) - ticks[3] - ticks[4]) / 100
+    return busy
 
 
 def all_served(result: Mapping[str, Any]) -> int:

@@ -43,10 +43,12 @@ class Namespace:
 
     pid: int
     user: bool  # inside a user namespace too
+    mounts: bool = False  # with a /sys that shows the cards in here
 
     def argv(self, argv: Sequence[str]) -> list[str]:
         """The command line that runs `argv` in here; nsenter becomes the command, no fork."""
         scope = ["--user", "--preserve-credentials", "--net"] if self.user else ["--net"]
+        scope += ["--mount"] if self.mounts else []
         return ["nsenter", "--target", str(self.pid), *scope, "--", *argv]
 
     def connect(self, address: str, port: int, timeout: float) -> socket.socket:
@@ -110,8 +112,25 @@ def missing() -> list[str]:
     return lacks
 
 
-def hold(environment: Mapping[str, str]) -> Namespace:
-    """Make a namespace. The holder carries `environment`, by which clean-up knows it."""
+# The mounts are the namespace's own, and so is what it shows of the network.
+WITH_SYSFS = ["sh", "-c", 'mount -t sysfs none /sys && exec "$@"', "sh"]
+
+
+def sysfs_problem() -> str:
+    """Why root gets no namespace with a /sys of its own here; empty if one is to be had."""
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", *WITH_SYSFS, "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=ENTER_DEADLINE_S,
+    )
+    return "" if done.returncode == 0 else last_lines(done.stderr, 1) or "unshare failed"
+
+
+def hold(environment: Mapping[str, str], *, mounts: bool = False) -> Namespace:
+    """Make a namespace; with `mounts`, one whose /sys is its own. The holder carries `environment`,
+    by which clean-up knows it."""
     lacks = missing()
     if lacks:
         raise TestbedError(
@@ -120,8 +139,10 @@ def hold(environment: Mapping[str, str]) -> Namespace:
         )
     user = os.geteuid() != 0
     scope = ["--user", "--map-root-user", "--net"] if user else ["--net"]
+    inside = WITH_SYSFS if mounts else []
+    scope += ["--mount"] if mounts else []
     holder = subprocess.Popen(
-        ["unshare", *scope, "--", "sleep", "infinity"],
+        ["unshare", *scope, "--", *inside, "sleep", "infinity"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -129,7 +150,7 @@ def hold(environment: Mapping[str, str]) -> Namespace:
         env={**os.environ, **environment},
         start_new_session=True,
     )
-    namespace = Namespace(holder.pid, user)
+    namespace = Namespace(holder.pid, user, mounts)
     deadline = time.monotonic() + ENTER_DEADLINE_S
     while not _is_sleeping(holder.pid):
         if holder.poll() is not None or time.monotonic() > deadline:

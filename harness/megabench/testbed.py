@@ -24,7 +24,7 @@ from .host import Host
 from .knobs import Tuning
 from .tune import Applied
 
-KINDS = ("vm", "ssh")
+KINDS = ("vm", "ssh", "namespaces")
 
 
 class Testbed(ABC):
@@ -49,6 +49,8 @@ class Testbed(ABC):
     counter_file: Path | None = None
     # The interface of this machine that leads to the server, if packets can be counted there.
     capture_on: str = ""
+    # Those of this machine's CPUs that are the server's, where it shares them with the load.
+    server_cpus: tuple[int, ...] = ()
     # Where a machine that outlives the testbed keeps what its settings were; None: it does not.
     memory: str | None = None
 
@@ -64,6 +66,10 @@ class Testbed(ABC):
             from .vm import VmTestbed
 
             return VmTestbed.from_table(table, about, accel=accel or os.environ.get("ACCEL"))
+        if kind == "namespaces":
+            from .split import SplitTestbed
+
+            return SplitTestbed.from_table(table, about)
         from .cluster import SshTestbed
 
         return SshTestbed.from_table(table, about)
@@ -147,9 +153,10 @@ def find_definition(name_or_path: str) -> Path:
     return path
 
 
-def read_tuning(table: Table, *, interface: str) -> Tuning:
+def read_tuning(table: Table, *, interface: str, cpus: tuple[int, ...] = ()) -> Tuning:
     tuning = Tuning(
         interface=interface,
+        cpus=cpus,
         rps=table.text("rps", "leave", among=knobs.RPS_MODES),
         xps=table.text("xps", "leave", among=knobs.XPS_MODES),
         irq=table.text("irq", "leave", among=knobs.IRQ_MODES),

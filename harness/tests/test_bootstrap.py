@@ -341,7 +341,17 @@ def test_plan__says_what_the_plan_says(scale: str, tmp_path: Path) -> None:
     assert 0.8 * minutes <= int(said[1]) <= 1.2 * minutes + 1
 
 
-@pytest.mark.parametrize(("testbed", "built"), [("local", True), ("cluster-example", False)])
+def test_plan__the_kernel_that_runs_is_not_built(tmp_path: Path) -> None:
+    for testbed, built in (("namespaces-example", False), ("cluster-example", True)):
+        done = run(SCRIPTS / "plan.sh", tmp_path, testbed, "smoke", "auto", "accept-rate")
+        assert done.returncode == 0, done.stderr
+        assert ("kernel" in done.stdout) == built, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("testbed", "built"),
+    [("local", True), ("cluster-example", False), ("namespaces-example", False)],
+)
 def test_make__real_machines_need_no_kernel_of_the_virtual_one(testbed: str, built: bool) -> None:
     done = run("make", "-n", "-C", ROOT, "reproduce", f"TESTBED={testbed}", env={"MAKEFLAGS": ""})
     assert done.returncode == 0

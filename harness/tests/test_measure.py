@@ -261,6 +261,12 @@ def test_parse_busy__all_but_idle() -> None:
     assert measure.parse_busy("") == 0
 
 
+def test_parse_busy__of_some_cpus() -> None:
+    idle = "0 0 300 0 0 0 0"
+    stat = f"cpu  60 {idle}\ncpu0 10 {idle}\ncpu1 20 {idle}\ncpu10 30 {idle}\nintr 5\n"
+    assert measure.parse_busy(stat, (0, 10)) == 0.4
+
+
 def test_all_served__what_was_set_before_too() -> None:
     assert measure.all_served({"transactions": 5, "transactions_outside": 2, "prepared": 9}) == 16
 
