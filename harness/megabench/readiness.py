@@ -30,6 +30,7 @@ FILES = 4096
 # Clocks order the logs of machines; nothing that is measured compares two of them.
 CLOCK_S = 1.0
 BUSY = 0.5
+CURES = {"noexec": "exec", "ro": "rw"}
 # GRUB forgets a one-shot entry by writing to its disk, which it can do on these.
 GRUB_WRITES = ("ext2", "ext3", "ext4", "xfs", "vfat")
 PACKAGE_OF = {
@@ -121,6 +122,9 @@ def refuse(found: Sequence[Finding]) -> None:
 
 def _one(s: Survey, want: Wanted, here: tuple[int, ...]) -> Iterator[Row]:
     yield _root(s)
+    if s.text("user") != "0":
+        # What an ordinary user is told of a machine is not the whole of it.
+        return
     yield from _system(s, want, here)
     yield _tools(s, want)
     yield _cores(s, want)
@@ -242,8 +246,9 @@ def _card(s: Survey, want: Wanted) -> Iterator[Row]:
         return
     yield "interface", FINE, said
     have = [one.partition("/")[0] for one in s.words("addresses")]
+    asked = "ip" in s.words("tools")
     for address in (want.address, want.address6):
-        if address and address not in have:
+        if asked and address and address not in have:
             yield (
                 "address",
                 MEND,
@@ -320,6 +325,13 @@ def _state(s: Survey, want: Wanted) -> Iterator[Row]:
     else:
         yield "clock", FINE, f"within {max(offset, 0.001):.3f} s of this machine's"
     yield _space("disk", s, {"/tmp": TMP_MB})
+    for option, cannot in (
+        ("noexec", "no program runs from it"),
+        ("ro", "nothing can be put there"),
+    ):
+        if option in s.words("tmp"):
+            said = f"/tmp is mounted {option}: {cannot}: mount -o remount,{CURES[option]} /tmp"
+            yield "disk", MEND, said
     load = float(s.text("load") or 0)
     if load > BUSY * max(1, s.number("cpus")):
         yield "idle", NOTE, f"the machine is busy: load {load:g}"

@@ -17,6 +17,7 @@ from pathlib import Path
 import paramiko
 from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut, ThreadException
+from paramiko.ssh_exception import NoValidConnectionsError
 
 from .errors import CommandError, CommandTimeoutError, HarnessError, TestbedError
 from .host import KILL_DEADLINE_S, Completed, LineReader, Process, Tunnel, checked
@@ -83,6 +84,17 @@ class SshProcess:
                 self.host.run(argv, timeout=CONNECT_TIMEOUT_S, check=False)
                 self.channel.status_event.wait(KILL_DEADLINE_S)
         self.channel.close()
+
+
+def hint_at(error: Exception) -> str:
+    """What to do when no connection comes about."""
+    if isinstance(error, FileNotFoundError):
+        return "`key` and `known_hosts` in the inventory are files of this machine"
+    if isinstance(error, socket.gaierror):
+        return "is `host` right? this machine does not know the name"
+    if isinstance(error, NoValidConnectionsError | ConnectionRefusedError | TimeoutError):
+        return "is `host` right, the machine up, and its SSH server at `port`?"
+    return "log in once by hand with ssh: its key must be known, and yours let in"
 
 
 class Whole(io.StringIO):
@@ -156,6 +168,21 @@ class SshHost:
             config=Config(lazy=True) if self.connect else None,
         )
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        try:
+            self._trust(connection)
+            if self.connect is not None:
+                options["sock"] = self.connect()
+            connection.open()
+            notice_silence(connection)
+        except (OSError, paramiko.SSHException, EOFError) as error:
+            raise TestbedError(
+                f"{self.name}: no SSH to {self.user}@{self.address} port {self.port}: {error}",
+                hint_at(error),
+            ) from error
+        return connection
+
+    def _trust(self, connection: Connection) -> None:
+        """Which keys of machines are known."""
         if self.known_hosts is not None:
             connection.client.load_host_keys(str(self.known_hosts))
         elif self.host_key is None:
@@ -166,17 +193,6 @@ class SshHost:
             key = paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
             where = self.address if self.port == 22 else f"[{self.address}]:{self.port}"
             keys.add(where, kind, key)
-        try:
-            if self.connect is not None:
-                options["sock"] = self.connect()
-            connection.open()
-            notice_silence(connection)
-        except (OSError, paramiko.SSHException, EOFError) as error:
-            raise TestbedError(
-                f"{self.name}: no SSH to {self.user}@{self.address} port {self.port}: {error}",
-                "log in once by hand with ssh: its key must be known, and yours let in",
-            ) from error
-        return connection
 
     def _lost(self) -> None:
         """The next command comes by a new connection."""

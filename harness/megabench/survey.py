@@ -41,6 +41,7 @@ section clock; timedatectl show -p NTPSynchronized --value
 section disk; for at in /tmp /boot /lib/modules /var/cache; do
 	[ -d "$at" ] && df -Pm "$at" | awk -v at="$at" 'NR == 2 { print at, $4 }'
 done
+section tmp; findmnt -no OPTIONS -T /tmp | tr , ' '
 section tools; for tool; do command -v "$tool" >/dev/null && echo "$tool"; done
 section libraries; ldconfig -p | awk '/x86-64/ { print $1 }'
 section card; [ -e "/sys/class/net/$card" ] && echo "$card"

@@ -2,8 +2,10 @@
 """Hosts: this machine for real; SSH as far as it goes without another one."""
 
 import shlex
+import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,6 +167,22 @@ def test_ssh__unreachable_machine_is_named() -> None:
     ) as e:
         host.run(["true"], timeout=5)
     assert e.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ({"address": "127.0.0.1", "port": 1}, "the machine up"),
+        ({"address": "nowhere.invalid"}, "does not know the name"),
+        ({"known_hosts": Path("/nowhere/known_hosts")}, "are files of this machine"),
+        ({"connect": lambda: socket.create_connection(("127.0.0.1", 1))}, "is `host` right"),
+    ],
+)
+def test_ssh__the_hint_is_about_what_went_wrong(given: dict[str, Any], hint: str) -> None:
+    host = SshHost("server", **{"address": "127.0.0.1", **given})
+    with pytest.raises(TestbedError, match="no SSH to root@") as caught:
+        host.run(["true"], timeout=5)
+    assert hint in caught.value.hint
 
 
 def test_whole__is_read_at_once() -> None:

@@ -111,6 +111,8 @@ def test_judge__a_good_cluster() -> None:
         ({"rss": "0"}, "RSS", 'rps = "all" does it in software'),
         ({"time": "2000.0"}, "clock", "999.0 s away"),
         ({"disk": "/tmp 5\n/boot 900"}, "disk", "/tmp has 5 MB free, 100 MB are needed"),
+        ({"tmp": "rw nosuid noexec"}, "disk", "/tmp is mounted noexec: no program runs from it"),
+        ({"tmp": "ro relatime"}, "disk", "remount,rw /tmp"),
         ({"disk": "/tmp 900\n/boot 90"}, "disk for a kernel", "/boot has 90 MB free"),
         ({"disk": "/tmp 900\n/var/cache 9"}, "disk for a kernel", "/var/cache has 9 MB free"),
         ({"nofile": "1024"}, "open files", "at most 1024 for a process, 4096 are needed"),
@@ -181,6 +183,17 @@ def test_judge__without_a_kernel_of_ours_its_boot_loader_does_not_matter() -> No
     )
     assert "server: boot loader" not in found
     assert found["server: distribution"].level == NOTE
+
+
+def test_judge__an_ordinary_user_is_told_of_that_alone() -> None:
+    found = judged(server(user="1000", queues="", receive_queues="1", rss=""), client())
+    assert [name for name in found if name.startswith("server: ")] == ["server: root"]
+
+
+def test_judge__without_ip_its_addresses_are_not_known() -> None:
+    found = judged(server(tools="ethtool timeout sha256sum awk sed", addresses=""), client())
+    assert found["server: commands"].level == MEND
+    assert "server: address" not in found
 
 
 def test_judge__rps_instead_of_rss() -> None:

@@ -12,7 +12,8 @@ from megabench import paths
 ROOT = paths.HARNESS.parent
 # Said by SSH and the C library.
 OF_OTHERS = ("not found in known_hosts", "Authentication failed", "Unable to connect",
-             "Name or service not known")  # fmt: skip
+             "Name or service not known", "Temporary failure in name resolution",
+             "No such file or directory")  # fmt: skip
 # What stands for something in a message: a number, a name, an address.
 STANDS_FOR = re.compile(r"…|\bN\b|\bM\b|\beth1\b|198\.18\.0\.2|client2")
 
