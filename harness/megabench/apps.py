@@ -196,6 +196,16 @@ def built() -> list[str]:
     ]
 
 
+def require_built(names: Sequence[str]) -> None:
+    """HarnessError if a program of these apps is not there: before any machine is changed."""
+    for name in names:
+        row = app(name)
+        for program in (*row.programs(name), row.load):
+            local = Path(binary(program, None))
+            if not local.exists():
+                raise HarnessError(f"no {local}", hint=row.make)
+
+
 def remote_dir(kind: str) -> str:
     """Where programs lie: in the checkout, or in a folder of their own (in memory in the VM)."""
     if kind == "namespaces":

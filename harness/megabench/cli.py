@@ -455,9 +455,11 @@ def brought_up(bed: Any, request: run.Request, keep_up: bool) -> Iterator[None]:
     """A testbed that is up with the programs on it; stopped again if this is who started it."""
     with run.alone(bed.name):
         was_up = bed.is_up()
+        names = sorted({one.app for one in request.experiments})
+        apps.require_built(names)
         try:
             bed.up()
-            apps.deploy(bed, sorted({one.app for one in request.experiments}))
+            apps.deploy(bed, names)
             bed.verify(apps.remote_dir(bed.kind))
             yield
         except BaseException:

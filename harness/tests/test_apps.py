@@ -153,3 +153,16 @@ def test_undeploy__real_machines_alone() -> None:
     bed.kind = "ssh"
     apps.undeploy(bed)
     assert bed.server.ran == [["rm", "-rf", "/tmp/megabench"]]
+
+
+def test_require_built__names_program_and_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEGABENCH_BUILD", str(tmp_path))
+    with pytest.raises(HarnessError, match="bin/memcached-stock") as caught:
+        apps.require_built(["memcached"])
+    assert caught.value.hint == "make memcached"
+    (tmp_path / "bin").mkdir()
+    for program in ("memcached-stock", "memcached-megapipe", "megabench-load"):
+        (tmp_path / "bin" / program).write_text("")
+    apps.require_built(["memcached"])

@@ -31,6 +31,7 @@ def bed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeBed:
     made = FakeBed()
     monkeypatch.setattr(cli, "load_testbed", lambda name, accel=None: made)
     monkeypatch.setattr(apps, "deploy", lambda bed, names: [])
+    monkeypatch.setattr(apps, "require_built", lambda names: None)
     # Drawing takes a second; those that want figures ask for them.
     monkeypatch.setattr(figure, "write_figures", lambda *arguments: [])
     monkeypatch.setattr(run.Session.__init__, "__kwdefaults__", {
@@ -245,6 +246,7 @@ def test_run__testbed_does_not_come_up(
 
 def test_run__no_kernel_says_which_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEGABENCH_BUILD", str(tmp_path / "build"))
+    monkeypatch.setattr(apps, "require_built", lambda names: None)
     done = call("run", NAME, "--scale", "smoke", "--results", str(tmp_path))
     assert done.exit_code == 1
     assert "no kernel at" in done.stderr
@@ -307,6 +309,7 @@ def measure(bed, trial, number, folder):
     return synthetic.formula(bed, trial, number, folder)
 cli.load_testbed = lambda name, accel=None: Bed()
 apps.deploy = lambda bed, names: []
+apps.require_built = lambda names: None
 run.Session.__init__.__kwdefaults__.update(measure_trial=measure, confine=lambda bed, cores: None)
 cli.main()
 """
