@@ -209,6 +209,53 @@ def test_check__fine_change_and_note(machines: lab.Lab, root: Path) -> None:
     assert untouched(machines)
 
 
+def example(machines: lab.Lab, root: Path) -> Path:
+    """cluster-example.toml, filled in as its comments say; the kernel is left alone."""
+    text = (paths.HARNESS / "testbeds/cluster-example.toml").read_text()
+    key = f'key = "{machines.key}"'
+    known = f'known_hosts = "{machines.known_hosts}"'
+    for old, new in (
+        ('name = "cluster-example"', 'name = "mylab"'),
+        ('host = "server.example.net"', f'host = "{lab.NET}.2"'),
+        ('# key = "~/.ssh/id_ed25519"', key),
+        ('# known_hosts = "…"', known),
+        ("cores = 8 ", f"cores = {CORES} "),
+        ('address = "198.18.0.2"', f'address = "{lab.NET}.2"'),
+        ('host = "client1.example.net"', f'host = "{lab.NET}.11"\n{key}\n{known}'),
+        ("threads = 8", "threads = 1"),
+        ('kernel = "deploy"', 'kernel = "any"'),
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path = root / "mylab.toml"
+    path.write_text(text)
+    return path
+
+
+def test_up__the_example_filled_in(
+    machines: lab.Lab, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(example(machines, root))
+    # The other servers would only take their time to be copied.
+    (root / "build/bin").mkdir(parents=True)
+    for program in ("pingpong-server", "megabench-load", "megapipe-info"):
+        (root / "build/bin" / program).symlink_to(paths.build() / "bin" / program)
+    monkeypatch.setenv("MEGABENCH_BUILD", str(root / "build"))
+    done = machines.megabench("check", "--json", "--testbed", path)
+    levels = {one["level"] for one in json.loads(done.stdout) if "server: " in one["what"]}
+    assert done.returncode == 0, done.stdout
+    assert "will change" in levels
+    assert machines.megabench("up", "--testbed", path).returncode == 0
+    assert not restored(machines)
+    now = machines.settings("server")
+    assert [line for line in now if "rx-usecs" in line or line == "inactive"] == [
+        "rx-usecs:\t10",
+        "inactive",
+    ]
+    assert machines.megabench("down", "--testbed", path).returncode == 0
+    assert untouched(machines)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
