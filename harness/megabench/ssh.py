@@ -90,6 +90,8 @@ def hint_at(error: Exception) -> str:
     """What to do when no connection comes about."""
     if isinstance(error, FileNotFoundError):
         return "`key` and `known_hosts` in the inventory are files of this machine"
+    if isinstance(error, paramiko.PasswordRequiredException):
+        return "the key has a passphrase: ssh-add it to an agent, which asks for it once"
     if isinstance(error, socket.gaierror):
         return "is `host` right? this machine does not know the name"
     if isinstance(error, NoValidConnectionsError | ConnectionRefusedError | TimeoutError):
@@ -156,7 +158,8 @@ class SshHost:
             options |= {
                 "key_filename": str(self.key),
                 "look_for_keys": False,
-                "allow_agent": False,
+                # It may hold this very key, without the passphrase that the file has.
+                "allow_agent": self.connect is None,
             }
         connection = Connection(
             self.address,

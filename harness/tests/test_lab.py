@@ -5,6 +5,7 @@ hub: megabench ── SSH ──> server ── load <── client1, client2
 """
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -254,6 +255,46 @@ def test_up__the_example_filled_in(
     ]
     assert machines.megabench("down", "--testbed", path).returncode == 0
     assert untouched(machines)
+
+
+@pytest.fixture
+def locked_key(machines: lab.Lab, tmp_path: Path) -> Iterator[Path]:
+    """A key with a passphrase, let in by the server."""
+    key = tmp_path / "locked"
+    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(key)]
+    subprocess.run(argv, check=True, timeout=60)
+    keys = "/run/megabench/ssh/authorized_keys"
+    public = key.with_suffix(".pub").read_text().strip()
+    machines.inside("server", f"cp {keys} {keys}.kept; echo '{public}' >>{keys}")
+    yield key
+    machines.inside("server", f"mv {keys}.kept {keys}")
+
+
+@pytest.fixture
+def agent(locked_key: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An agent that holds it; what finds the agent."""
+    found = {"SSH_AUTH_SOCK": str(tmp_path / "agent")}
+    held = subprocess.Popen(["ssh-agent", "-D", "-a", found["SSH_AUTH_SOCK"]])
+    ask = tmp_path / "ask"
+    ask.write_text("#!/bin/sh\necho secret\n")
+    ask.chmod(0o755)
+    assert wait_until(Path(found["SSH_AUTH_SOCK"]).exists, timeout=10)
+    asking = {**os.environ, **found, "SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force"}
+    subprocess.run(["ssh-add", "-q", str(locked_key)], check=True, env=asking, timeout=60)
+    yield found
+    held.terminate()
+    held.wait(60)
+
+
+def test_check__a_key_with_a_passphrase_is_the_agents(
+    machines: lab.Lab, root: Path, locked_key: Path, agent: dict[str, str]
+) -> None:
+    path = inventory(machines, root, (str(machines.key), str(locked_key)))
+    done = machines.megabench("check", "--testbed", str(path), **agent)
+    assert done.returncode == 0, done.stdout
+    done = machines.megabench("check", "--testbed", str(path), SSH_AUTH_SOCK="")
+    assert done.returncode == 1
+    assert "the key has a passphrase: ssh-add" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(
