@@ -9,7 +9,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import lab
@@ -301,26 +303,11 @@ def test_check__a_key_with_a_passphrase_is_the_agents(
     ("changes", "said"),
     [
         ([('host = "198.18.10.12"', 'host = "198.18.10.77"')], "client2: SSH"),
-        ([('host = "198.18.10.2"', 'host = "nowhere.invalid"')], "server: SSH"),
-        ([('user = "root"', 'user = "guest"')], "server: root: commands run as an ordinary user"),
         (
             [('user = "root"', 'user = "guest"\nbecome_root = true')],
             "server: root: sudo without a password is not allowed to guest",
         ),
-        (
-            [
-                (
-                    'host = "198.18.10.12"',
-                    'host = "198.18.10.12"\nuser = "guest"\nbecome_root = true',
-                )
-            ],
-            "client2: root: sudo without a password is not allowed to guest",
-        ),
         ([(f"cores = {CORES}", "cores = 999")], "server: cores"),
-        ([('interface = "eth1"', 'interface = "eth7"')], "no eth7; there are: eth1"),
-        ([('address = "198.18.10.2"', 'address = "198.18.10.3"')], "eth1 has not 198.18.10.3"),
-        ([LACKING_RSS], "client1: RSS: eth1 does not spread flows by itself (no RSS)"),
-        ([QUEUES, MANY], f"client1: queues: eth1 has at most {CORES} queues for 999 cores"),
     ],
 )
 def test_run__what_is_wrong_is_said_before_anything_is_changed(
@@ -333,6 +320,124 @@ def test_run__what_is_wrong_is_said_before_anything_is_changed(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert untouched(machines)
+
+
+# In the hub, for all of the following: what `check` and `run` ask.
+INSPECTOR = """\
+import json, sys
+from megabench.testbed import Testbed
+for line in sys.stdin:
+    found = Testbed.load(line.strip()).inspect()
+    print(json.dumps([f"{f.level}: {f.host}: {f.what}: {f.said}" for f in found]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def inspector(machines: lab.Lab) -> Iterator["subprocess.Popen[str]"]:
+    argv = machines.hub.argv([sys.executable, "-c", INSPECTOR])
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asked:
+        yield asked
+        assert asked.stdin is not None
+        asked.stdin.close()
+
+
+def stand_in(command: str, text: str) -> tuple[str, str]:
+    """What makes a host's command another one, and what undoes it."""
+    path = f"/usr/local/sbin/{command}"
+    return f"echo '{text}' | sed '1i #!/bin/sh' >{path}; chmod 755 {path}", f"rm {path}"
+
+
+def system(name: str, version: str) -> tuple[str, str]:
+    """The same for a host's distribution."""
+    text = f"ID={name}\nVERSION_ID={version}\nPRETTY_NAME={name}"
+    return (
+        f"printf '{text}' >/run/os; mount --bind /run/os /etc/os-release",
+        "umount /etc/os-release",
+    )
+
+
+def mounted(options: str, where: str) -> tuple[str, str]:
+    """The same for a folder."""
+    return f"mount -t tmpfs -o {options} none {where}", f"umount {where}"
+
+
+def told(card: str, text: str) -> tuple[str, str]:
+    """The same for what the card under test says of itself."""
+    real, here = f"/sys/devices/virtual/net/eth1/{card}", f"/sys/class/net/eth1/{card}"
+    return f"rm {here}; echo {text} >{here}", f"rm {here}; ln -s {real} {here}"
+
+
+CLIENT = 'host = "198.18.10.12"'
+DEPLOY = "deploy"
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Something got wrong: in the inventory, or on a host; and what is to be said of it."""
+
+    said: str
+    changes: tuple[tuple[str, str], ...] = ()
+    kernel: str = "any"
+    host: str = "server"
+    done: tuple[str, str] = ("true", "true")
+    level: str = "must mend"
+
+
+EVERY = (
+    Wrong("server: SSH: server: no SSH to root@nowhere.invalid",
+          (('host = "198.18.10.2"', 'host = "nowhere.invalid"'),)),
+    Wrong("this machine does not know the name",
+          (('host = "198.18.10.2"', 'host = "nowhere.invalid"'),)),
+    Wrong("client2: SSH: client2: no SSH to root@198.18.10.12 port 2222",
+          ((CLIENT, f"{CLIENT}\nport = 2222"),)),
+    Wrong("not found in known_hosts", (("known_hosts = ", 'known_hosts = "/dev/null" # '),)),
+    Wrong("are files of this machine", (('key = "', 'key = "/nowhere'),)),
+    Wrong("Authentication failed", (('user = "root"', 'user = "stranger"'),)),
+    Wrong("server: root: commands run as an ordinary user",
+          (('user = "root"', 'user = "guest"'),)),
+    Wrong("client2: root: sudo without a password is not allowed to guest",
+          ((CLIENT, f'{CLIENT}\nuser = "guest"\nbecome_root = true'),)),
+    Wrong("no eth7; there are: eth1", (('interface = "eth1"', 'interface = "eth7"'),)),
+    Wrong("eth1 has not 198.18.10.3",
+          (('address = "198.18.10.2"', 'address = "198.18.10.3"'),)),
+    Wrong("the way to the server is not by lo",
+          (('interface = "eth1"\nthreads', 'interface = "lo"\nthreads'),)),
+    Wrong("client1: RSS: eth1 does not spread flows by itself (no RSS)", (LACKING_RSS,)),
+    Wrong(f"client1: queues: eth1 has at most {CORES} queues for 999 cores", (QUEUES, MANY)),
+    Wrong("the link is down", done=told("operstate", "down")),
+    Wrong("(20000 Mbit/s together) are slower than the server's (20001)",
+          done=told("speed", "20001")),
+    Wrong("client1: C library: glibc 2.1 is older than", host="client1",
+          done=stand_in("getconf", "echo glibc 2.1")),
+    Wrong("s away from this machine's", done=stand_in("date", "echo 1000.5")),
+    Wrong("client2: disk: /tmp has 1 MB free, 100 MB are needed", host="client2",
+          done=mounted("size=1m", "/tmp")),
+    Wrong("/tmp is mounted noexec", done=mounted("noexec", "/tmp")),
+    Wrong("/tmp is mounted ro", done=mounted("ro", "/tmp")),
+    Wrong("all: distributions: mixed: server debian", host="client2",
+          done=system("other", "1"), level="note"),
+    Wrong("a kernel is installed on Debian 12/13", kernel=DEPLOY, done=system("other", "1")),
+    Wrong("only GRUB is booted once from here", kernel=DEPLOY),
+    Wrong("secure boot: on", kernel=DEPLOY, done=stand_in("mokutil", "echo SecureBoot enabled")),
+    *([] if Path("/dev/megapipe").exists() else [Wrong("has no /dev/megapipe", kernel="own")]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", EVERY, ids=[one.said for one in EVERY])
+def test_inspect__what_is_wrong(
+    machines: lab.Lab, root: Path, inspector: "subprocess.Popen[str]", wrong: Wrong
+) -> None:
+    assert inspector.stdin is not None
+    assert inspector.stdout is not None
+    path = inventory(machines, root, *wrong.changes, kernel=wrong.kernel)
+    machines.inside(wrong.host, wrong.done[0])
+    try:
+        inspector.stdin.write(f"{path}\n")
+        inspector.stdin.flush()
+        found = json.loads(inspector.stdout.readline())
+    finally:
+        machines.inside(wrong.host, wrong.done[1])
+    assert any(one.startswith(wrong.level) and wrong.said in one for one in found), found
 
 
 def test_run__a_full_disk_is_said_before_anything_is_changed(machines: lab.Lab, root: Path) -> None:
