@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from megabench import paths
+from megabench import deploy, paths
+from megabench.builder import FOLDER
 from megabench.cluster import SshTestbed, no_root
 from megabench.definition import Table
 from megabench.errors import CommandError, DefinitionError, TestbedError
@@ -258,6 +259,19 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> SshTestbed:
     monkeypatch.setattr(bed, "tune", list)
     bed.up()
     return bed
+
+
+def test_remove__on_the_machine_that_built_too(
+    cluster: SshTestbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    builder = Rebooting("builder")
+    monkeypatch.setattr(builder, "run", lambda argv, **given: asked.append(list(argv)))
+    monkeypatch.setattr(deploy, "remove", lambda host, seconds, say: True)
+    cluster.remove()
+    cluster.builder = builder  # type: ignore[assignment]
+    cluster.remove()
+    assert asked == [["rm", "-rf", "--", FOLDER]]
 
 
 def test_gone__all_are_there(cluster: SshTestbed) -> None:
