@@ -228,9 +228,10 @@ def test_draw__endless_comes_after_all_that_is_not(tmp_path: Path) -> None:
     one = table.make_table(table.load_raw(tmp_path, "local", "memcached-throughput", "quick"))
     for name in ("throughput", "instructions"):
         axes = figure.draw(one, of(one, name)).axes[0]
-        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "8", "endless"]
+        labels = [tick.get_text() for tick in axes.get_xticklabels()]
+        assert labels == ["1", "2", "8", "32", "endless"]
     line = figure.draw(one, of(one, "throughput")).axes[0].get_lines()[0]
-    assert list(line.get_xdata()) == [1, 8, 16]
+    assert list(line.get_xdata()) == [1, 2, 8, 32, 64]
 
 
 def test_draw__workloads_by_name(tmp_path: Path) -> None:
