@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What the documents say of the committed results is so."""
 
+import csv
+
 import pytest
 
 from megabench import paths, table, trace
@@ -51,6 +53,16 @@ def test_nginx__every_trial_replayed_its_trace_to_the_end() -> None:
         length = metrics["throughput"]["value"] / metrics["connections"]["value"]
         due = made.requests / len(made.connections)
         assert length == pytest.approx(due, rel=1e-4), point["trial"]
+
+
+@pytest.mark.parametrize("kind", ["", "-layers", "-functions"])
+def test_nginx__each_row_of_a_trace_is_synthetic(kind: str) -> None:
+    path = paths.results() / "local" / "tables" / f"nginx-throughput{kind}.csv"
+    with path.open() as file:
+        named = {row["workload"] for row in csv.DictReader(file)}
+    grid = committed("nginx-throughput").raw.experiment.grid
+    assert named == {trace.label(str(name)) for name in grid["workload"]}
+    assert all(name.startswith("synthetic ") for name in named), named
 
 
 @pytest.mark.parametrize("name", NGINX)
