@@ -25,12 +25,16 @@ from typing import Any
 from memcached_commands import (
     administration,
     binary_protocol,
+    classic_commands,
     counted,
     crawled,
-    every_command,
     flushes,
     meta_commands,
+    meta_flags,
     shut_down,
+    shut_down_gracefully,
+    unasked,
+    watched,
 )
 from memcached_wire import (
     KB,
@@ -338,12 +342,15 @@ def hold(address: Address, connections: int) -> None:
 
 
 SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
-    every_command,
+    classic_commands,
     administration,
     counted,
     crawled,
+    watched,
     flushes,
     meta_commands,
+    meta_flags,
+    unasked,
     binary_protocol,
     large_values,
     wide_multigets,
@@ -359,7 +366,7 @@ SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
     slow_reader,
 ]
 # They want a server with limits, or leave none.
-OTHERS = [crowd, crowd_refused, shut_down]
+OTHERS = [crowd, crowd_refused, shut_down, shut_down_gracefully]
 
 
 class Broken(str):
