@@ -36,6 +36,7 @@ from memcached_commands import (
     unasked,
     watched,
 )
+from memcached_login import sasl, text_login
 from memcached_wire import (
     KB,
     RESET,
@@ -366,7 +367,7 @@ SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
     slow_reader,
 ]
 # They want a server with limits, or leave none.
-OTHERS = [crowd, crowd_refused, shut_down, shut_down_gracefully]
+OTHERS = [crowd, crowd_refused, sasl, text_login, shut_down, shut_down_gracefully]
 
 
 class Broken(str):

@@ -16,14 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from kernel_log import complaints, forget_leaks, has_kmemleak, leaks
 from memcached_client import SCENARIOS, Broken, outcome, same
 from memcached_commands import binary_protocol, shut_down, shut_down_gracefully
+from memcached_login import USERS
 from memcached_wire import Address, connect
 from programs import BIN, ROOT
 
@@ -34,7 +36,8 @@ from megabench.testbed import Testbed
 CLIENT = Path(__file__).with_name("memcached_client.py")
 STOCK, MEGAPIPE = BIN / "memcached-stock", BIN / "memcached-megapipe"
 ASAN = BIN / "memcached-asan"
-FULL = BIN / "memcached-full"  # with TLS, SASL and the proxy
+# With TLS, SASL and the proxy.
+FULL, STOCK_FULL = BIN / "memcached-full", BIN / "memcached-stock-full"
 SOURCE = ROOT / "build/memcached-stock"
 CERTIFICATES = SOURCE / "t"
 GUEST = "/run/megabench/memcached"
@@ -58,10 +61,10 @@ without_megapipe = pytest.mark.skipif(
 
 
 class Server:
-    def __init__(self, program: Path, port: int, *options: str) -> None:
-        argv = [str(program), "-l", "127.0.0.1", "-p", str(port), *OPTIONS.split(), *options]
+    def __init__(self, program: Path, port: int, *options: str, env: Sequence[str] = ()) -> None:
+        argv = ["env", *env, str(program), "-l", "127.0.0.1", "-p", str(port)]
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the server)
-        self.process = subprocess.Popen(argv, stderr=self.log)
+        self.process = subprocess.Popen([*argv, *OPTIONS.split(), *options], stderr=self.log)
 
     def said(self) -> str:
         self.log.seek(0)
@@ -69,8 +72,8 @@ class Server:
 
 
 @contextmanager
-def serving(program: Path, port: int, *options: str) -> Iterator[Server]:
-    server = Server(program, port, *options)
+def serving(program: Path, port: int, *options: str, env: Sequence[str] = ()) -> Iterator[Server]:
+    server = Server(program, port, *options, env=env)
     try:
         wait_for("127.0.0.1", port)
         yield server
@@ -190,17 +193,20 @@ def test_client__asks_for_every_command(monkeypatch: pytest.MonkeyPatch) -> None
     assert not known_opcodes() - {code for data in sent for code in opcodes(data)}
 
 
-def test_answers__the_same_on_libevent() -> None:
-    options = ("-o", "io_engine=libevent")
-    with serving(STOCK, PORTS["stock"]), serving(MEGAPIPE, PORTS["megapipe"], *options):
-        done = subprocess.run(
-            [sys.executable, str(CLIENT), *(f"127.0.0.1:{port}" for port in PORTS.values())],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+def compare(*options: str) -> None:
+    """The two that serve on this machine."""
+    argv = [sys.executable, str(CLIENT), *options]
+    argv += [f"127.0.0.1:{port}" for port in PORTS.values()]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+LIBEVENT = ("-o", "io_engine=libevent")
+
+
+def test_answers__the_same_on_libevent() -> None:
+    with serving(STOCK, PORTS["stock"]), serving(MEGAPIPE, PORTS["megapipe"], *LIBEVENT):
+        compare()
 
 
 class Told(Memcached):
@@ -294,12 +300,51 @@ def test_limits__the_same_on_libevent() -> None:
         limits = ("-c", "200", "-o", option)
         with (
             serving(STOCK, PORTS["stock"], *limits),
-            serving(MEGAPIPE, PORTS["megapipe"], *limits, "-o", "io_engine=libevent"),
+            serving(MEGAPIPE, PORTS["megapipe"], *limits, *LIBEVENT),
         ):
-            argv = [sys.executable, str(CLIENT), "--only", scenario]
-            argv += [f"127.0.0.1:{port}" for port in PORTS.values()]
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+            compare("--only", scenario)
+
+
+@dataclass(frozen=True)
+class Login:
+    """How two servers learn who may ask; {} is the folder of the files."""
+
+    programs: tuple[Path, Path]
+    options: str
+    env: str = ""
+
+    def built(self) -> tuple[Path, Path]:
+        if not all(program.exists() for program in self.programs):
+            pytest.skip("not built: make -C apps/memcached check")
+        return self.programs
+
+    def at(self, folder: str) -> tuple[list[str], list[str]]:
+        return self.options.format(folder).split(), self.env.replace("{}", folder).split()
+
+
+# A scenario's.
+LOGINS = {
+    "text_login": Login((STOCK, MEGAPIPE), "-Y {}/users"),
+    "sasl": Login((STOCK_FULL, FULL), "-S", "SASL_CONF_PATH={} MEMCACHED_SASL_PWDB={}/users"),
+}
+
+
+def write_users(folder: Path) -> None:
+    (folder / "users").write_text("".join(f"{name}:{word}\n" for name, word in USERS.items()))
+    (folder / "memcached.conf").write_text("mech_list: plain\n")
+
+
+@pytest.mark.parametrize("scenario", LOGINS)
+def test_login__the_same_on_libevent(tmp_path: Path, scenario: str) -> None:
+    login = LOGINS[scenario]
+    stock, own = login.built()
+    write_users(tmp_path)
+    options, env = login.at(str(tmp_path))
+    with (
+        serving(stock, PORTS["stock"], *options, env=env),
+        serving(own, PORTS["megapipe"], *options, *LIBEVENT, env=env),
+    ):
+        compare("--only", scenario)
 
 
 # ---- In the guest --------------------------------------------------------------
@@ -308,7 +353,7 @@ def test_limits__the_same_on_libevent() -> None:
 @pytest.fixture(scope="module")
 def machine(testbed: Testbed) -> Host:
     testbed.server.run(["mkdir", "-p", GUEST], timeout=30)
-    for program in (STOCK, MEGAPIPE, ASAN):
+    for program in (STOCK, MEGAPIPE, ASAN, STOCK_FULL, FULL):
         if program.exists():
             testbed.server.put(program, f"{GUEST}/{program.name}")
     return testbed.server
@@ -338,17 +383,16 @@ def serving_in(
     folder: Path,
     *options: str,
     engine: str = "",
-    program: Path = MEGAPIPE,
+    programs: tuple[Path, Path] = (STOCK, MEGAPIPE),
     path: str = "",
+    env: Sequence[str] = (),
 ) -> Iterator[list[Process]]:
     """Stock and the port, with the same options; the port has more of its own."""
     servers = []
-    for system, port in PORTS.items():
-        file, own = STOCK, []
-        if system != "stock":
-            file, own = program, ["-o", f"io_engine=megapipe{engine}"]
+    for (system, port), file in zip(PORTS.items(), programs, strict=True):
+        own = ["-o", f"io_engine=megapipe{engine}"] if system != "stock" else []
         where = ["-s", f"{path}.{system}"] if path else ["-p", str(port)]
-        argv = ["env", "ASAN_OPTIONS=detect_leaks=0", f"{GUEST}/{file.name}", *where]
+        argv = ["env", "ASAN_OPTIONS=detect_leaks=0", *env, f"{GUEST}/{file.name}", *where]
         log = folder / f"{system}.log"
         servers.append(guest.start([*argv, *OPTIONS.split(), *options, *own], log=log))
     try:
@@ -398,7 +442,7 @@ def test_answers__the_same_on_megapipe(
 @pytest.mark.skipif(not ASAN.exists(), reason="not built: make -C apps/memcached asan")
 @pytest.mark.parametrize("engine", ["", ",no_megapipe_lwsocket"])
 def test_answers__sanitized(guest: Host, testbed: Testbed, tmp_path: Path, engine: str) -> None:
-    with serving_in(guest, tmp_path, engine=engine, program=ASAN):
+    with serving_in(guest, tmp_path, engine=engine, programs=(STOCK, ASAN)):
         demand(testbed)
 
 
@@ -437,6 +481,22 @@ def test_limits__the_same_on_megapipe(
 ) -> None:
     with serving_in(guest, tmp_path, "-c", "200", "-o", LIMITS[scenario]):
         demand(testbed, "--only", scenario)
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("engine", ["", ",no_megapipe_lwsocket"])
+@pytest.mark.parametrize("scenario", LOGINS)
+def test_login__the_same_on_megapipe(
+    guest: Host, testbed: Testbed, tmp_path: Path, scenario: str, engine: str
+) -> None:
+    login = LOGINS[scenario]
+    programs = login.built()
+    write_users(tmp_path)
+    for path in tmp_path.iterdir():
+        guest.put(path, f"{GUEST}/{path.name}")
+    options, env = login.at(GUEST)
+    with serving_in(guest, tmp_path, *options, engine=engine, programs=programs, env=env):
+        demand(testbed, "--only", scenario, engine="")
 
 
 @pytest.mark.vm
