@@ -40,7 +40,9 @@ from memcached_login import sasl, text_login
 from memcached_wire import (
     KB,
     RESET,
+    TIMEOUT_S,
     Address,
+    answers_until,
     ask,
     connect,
     connections_reaching,
@@ -332,6 +334,57 @@ def crowd_refused(address: Address) -> Iterator[Any]:
     yield ask(address, b"get none\r\n")
 
 
+def idled_out(address: Address) -> Iterator[Any]:
+    """Who has been silent for as long as the server bears is shown out; who asks now and then, or
+    is in the middle of a value, stays."""
+    data = value(100)
+    with connect(address) as idle, connect(address) as half, connect(address) as busy:
+        idle.sendall(b"get none\r\n")
+        half.sendall(set_command("half", data)[:50])
+        yield read_until(idle, b"END\r\n")
+        deadline = time.monotonic() + TIMEOUT_S
+        while not select.select([idle, half], [], [], 0.2)[0]:
+            busy.sendall(b"mn\r\n")
+            assert read_until(busy, b"MN\r\n") == b"MN\r\n"
+            assert time.monotonic() < deadline, "it bears all"
+        yield read_until(idle, b"never")
+        half.sendall(set_command("half", data)[50:])
+        yield read_until(half, b"\r\n")
+        yield stats(address)["idle_kicks"]
+
+
+ON_DISK = 2000
+
+
+def from_disk(address: Address) -> Iterator[Any]:
+    """What the server has put on a disk another thread brings back: in the order in which it was
+    asked for, with others between, changed, thrown away, or when nobody wants it any more."""
+    keys = [f"disk{i}" for i in range(ON_DISK)]
+    sets = [set_command(key, value(1000 + 3 * i), " noreply") for i, key in enumerate(keys)]
+    yield ask(address, b"".join(sets))
+    deadline = time.monotonic() + TIMEOUT_S
+    while int(stats(address)["extstore_objects_written"]) < ON_DISK / 2:
+        assert time.monotonic() < deadline, "nothing goes to the disk"
+        time.sleep(0.2)
+    some = [" ".join(keys[i : i + 40]) for i in range(0, ON_DISK, 40)]
+    yield digest(ask(address, "".join(f"get {one}\r\nversion\r\n" for one in some).encode()))
+    yield digest(ask(address, "".join(f"mg {key} k s v\r\n" for key in keys).encode()))
+    for linger in (None, RESET):
+        for one in some[:20]:
+            with connect(address) as sock:
+                sock.sendall(f"get {one}\r\n".encode() * 3)
+                if linger:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    with connect(address) as sock:
+        sock.sendall(b"".join(packet(0x0C, key.encode()) for key in keys[:200]) + packet(0x0A))
+        # Without the number of the item.
+        yield [one[:16] + one[24:] for one in answers_until(sock, 0x0A)]
+    yield ask(address, b"append disk7 0 0 1\r\n+\r\ntouch disk8 100\r\ndelete disk9\r\n")
+    yield digest(ask(address, b"get disk7 disk8 disk9 disk10\r\ngat 100 disk11\r\n"))
+    yield digest(ask(address, f"get {' '.join(keys)}\r\n".encode()))
+    assert int(stats(address)["get_extstore"]) > ON_DISK / 2
+
+
 def hold(address: Address, connections: int) -> None:
     """Idle connections, each used once, for as long as this program lives."""
     socks = [connect(address) for _ in range(connections)]
@@ -366,8 +419,17 @@ SCENARIOS: list[Callable[[Address], Iterator[Any]]] = [
     lent_while_listed,
     slow_reader,
 ]
-# They want a server with limits, or leave none.
-OTHERS = [crowd, crowd_refused, sasl, text_login, shut_down, shut_down_gracefully]
+# They want a server with options, or leave none.
+OTHERS = [
+    crowd,
+    crowd_refused,
+    idled_out,
+    from_disk,
+    sasl,
+    text_login,
+    shut_down,
+    shut_down_gracefully,
+]
 
 
 class Broken(str):
