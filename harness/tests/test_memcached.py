@@ -442,6 +442,19 @@ def demand(testbed: Testbed, *options: str, address: str = "", engine: str = "me
     assert done.exit_status == 0, done.stdout + done.stderr
 
 
+@contextmanager
+def holding(testbed: Testbed, connections: int, port: int, folder: Path) -> Iterator[None]:
+    """So many clients of that server who have asked once."""
+    argv = [sys.executable, str(CLIENT), "--hold", str(connections)]
+    argv.append(f"{testbed.server_address}:{port}")
+    client = testbed.clients[0].start(argv, log=folder / f"hold.{port}")
+    try:
+        assert client.readline(300) == "holding"
+        yield
+    finally:
+        client.kill()
+
+
 @pytest.mark.vm
 @pytest.mark.parametrize(
     "engine",
@@ -522,24 +535,20 @@ def test_login__the_same_on_megapipe(
 
 
 @pytest.mark.vm
-@pytest.mark.parametrize("how", ["USR1", "shut_down", "shut_down_gracefully"])
+@pytest.mark.parametrize("how", ["USR1", "TERM", "shut_down", "shut_down_gracefully"])
 def test_shutdown__graceful_on_megapipe(
     guest: Host, testbed: Testbed, tmp_path: Path, how: str
 ) -> None:
-    with serving_in(guest, tmp_path) as servers:
-        argv = [sys.executable, str(CLIENT), "--hold", "50"]
-        argv.append(f"{testbed.server_address}:{PORTS['megapipe']}")
-        client = testbed.clients[0].start(argv, log=tmp_path / "hold")
-        try:
-            assert client.readline(DEADLINE_S) == "holding"
-            if how == "USR1":
-                for server in servers:
-                    server.signal(how)
-            else:
-                demand(testbed, "--only", how, engine="")
-            assert [server.wait(DEADLINE_S) for server in servers] == [0, 0]
-        finally:
-            client.kill()
+    with (
+        serving_in(guest, tmp_path) as servers,
+        holding(testbed, 50, PORTS["megapipe"], tmp_path),
+    ):
+        if how.isupper():
+            for server in servers:
+                server.signal(how)
+        else:
+            demand(testbed, "--only", how, engine="")
+        assert [server.wait(DEADLINE_S) for server in servers] == [0, 0]
 
 
 @contextmanager
@@ -576,7 +585,8 @@ def test_workers__pinned_and_with_partitions(
     guest: Host, testbed: Testbed, tmp_path: Path, threads: int
 ) -> None:
     """The testbed spreads packets over all CPUs, as RSS would; with a worker on each, every worker
-    accepts, and only what its own CPU received. With fewer, they share what the others receive."""
+    accepts, and only what its own CPU received. With fewer, they share what the others receive.
+    What they accept needs no descriptors."""
     cpus = int(guest.run(["nproc"], timeout=30).stdout)
     with tuned(testbed), serving_in(guest, tmp_path, "-t", str(threads)):
         for address in (testbed.server_address, testbed.server_address6):
@@ -585,10 +595,13 @@ def test_workers__pinned_and_with_partitions(
         masks = field_of_all(guest, f"{proc}/task/*/status", "Cpus_allowed_list")
         accepts = [int(n) for n in field_of_all(guest, f"{proc}/fdinfo/*", "accepts")]
         foreign = [int(n) for n in field_of_all(guest, f"{proc}/fdinfo/*", "accepts_foreign")]
+        with holding(testbed, 200, PORTS["megapipe"], tmp_path):
+            descriptors = guest.run(["ls", f"{proc}/fd"], timeout=30).stdout.split()
         told = Memcached(
             guest, [], Path(os.devnull), testbed.server_address, PORTS["megapipe"]
         ).counters()
     assert int(told["megapipe_accepts"]) > sum(accepts)
+    assert len(descriptors) < 100, descriptors
     own = [mask for mask in masks if mask.isdigit()]
     assert sorted(own, key=int) == [str(cpu) for cpu in range(threads)]
     assert len(accepts) == threads
@@ -614,15 +627,9 @@ def test_memory__of_idle_connections(guest: Host, testbed: Testbed, tmp_path: Pa
     with serving_in(guest, tmp_path, "-c", "20000"):
         for system, port in PORTS.items():
             before = in_use(guest)
-            argv = [sys.executable, str(CLIENT), "--hold", str(connections)]
-            argv.append(f"{testbed.server_address}:{port}")
-            client = testbed.clients[0].start(argv, log=tmp_path / f"hold.{system}")
-            try:
-                assert client.readline(300) == "holding"
+            with holding(testbed, connections, port, tmp_path):
                 pairs = zip(in_use(guest), before, strict=True)
                 used[system] = [round((now - then) / connections) for now, then in pairs]
-            finally:
-                client.kill()
     print("bytes per idle connection, in the kernel and in the program:", used)
     assert used["megapipe"][0] < used["stock"][0]
     assert used["megapipe"][1] < used["stock"][1] + 3000
