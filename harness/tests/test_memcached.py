@@ -14,7 +14,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,26 +22,27 @@ from pathlib import Path
 
 import pytest
 from kernel_log import complaints, forget_leaks, has_kmemleak, leaks
-from memcached_client import SCENARIOS, Broken, outcome, same
-from memcached_commands import binary_protocol, shut_down, shut_down_gracefully
 from memcached_login import USERS
-from memcached_wire import Address, connect
-from programs import BIN, ROOT
+from memcached_servers import (
+    ASAN,
+    DEADLINE_S,
+    FULL,
+    MEGAPIPE,
+    OPTIONS,
+    PORTS,
+    SOURCE,
+    STOCK,
+    STOCK_FULL,
+    serving,
+)
 
 from megabench.host import Host, LocalHost, Process
 from megabench.memcached import ENGINE, Memcached
 from megabench.testbed import Testbed
 
 CLIENT = Path(__file__).with_name("memcached_client.py")
-STOCK, MEGAPIPE = BIN / "memcached-stock", BIN / "memcached-megapipe"
-ASAN = BIN / "memcached-asan"
-# With TLS, SASL and the proxy.
-FULL, STOCK_FULL = BIN / "memcached-full", BIN / "memcached-stock-full"
-SOURCE = ROOT / "build/memcached-stock"
 CERTIFICATES = SOURCE / "t"
 GUEST = "/run/megabench/memcached"
-PORTS = {"stock": 21300, "megapipe": 21301}
-OPTIONS = "-u root -U 0 -t 4 -c 12000 -A -v"
 DISK = "ext_page_size=8,ext_wbuf_size=2,ext_threads=1,ext_item_age=2,ext_path={}/disk.{}:64m"
 # A scenario's options; {} are a folder and a system.
 WITH = {
@@ -51,7 +51,6 @@ WITH = {
     "idled_out": "-o idle_timeout=2",
     "from_disk": f"-o {DISK},slab_automove=0",
 }
-DEADLINE_S = 30.0
 # Seen to pass on lwsockets, not yet on descriptors.
 UNSEEN = ("binary_protocol", "busy_while_others_come", "lent_while_listed")
 SKIP = (
@@ -67,40 +66,6 @@ without_megapipe = pytest.mark.skipif(
 )
 
 
-class Server:
-    def __init__(self, program: Path, port: int, *options: str, env: Sequence[str] = ()) -> None:
-        argv = ["env", *env, str(program), "-l", "127.0.0.1", "-p", str(port)]
-        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the server)
-        self.process = subprocess.Popen([*argv, *OPTIONS.split(), *options], stderr=self.log)
-
-    def said(self) -> str:
-        self.log.seek(0)
-        return self.log.read()
-
-
-@contextmanager
-def serving(program: Path, port: int, *options: str, env: Sequence[str] = ()) -> Iterator[Server]:
-    server = Server(program, port, *options, env=env)
-    try:
-        wait_for("127.0.0.1", port)
-        yield server
-    finally:
-        server.process.kill()
-        server.process.wait()
-        server.log.close()
-
-
-def wait_for(host: str, port: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        try:
-            socket.create_connection((host, port), timeout=DEADLINE_S).close()
-            return
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
 def stats(port: int, what: str) -> dict[str, str]:
     with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as sock:
         sock.sendall(f"stats {what}\r\n".encode())
@@ -109,95 +74,6 @@ def stats(port: int, what: str) -> dict[str, str]:
             text += sock.recv(65536)
     lines = (line.split(" ", 2) for line in text.decode().splitlines())
     return {words[1]: words[2] for words in lines if words[0] == "STAT"}
-
-
-def test_client__two_that_fail_alike_have_answered_nothing() -> None:
-    def refused(address: Address) -> Iterator[str]:
-        yield "an answer"
-        connect(address)
-
-    def claims(address: Address) -> Iterator[str]:
-        yield "an answer"
-        assert address is None, "no claim of mine"
-
-    nobody = ("127.0.0.1", 1)
-    for scenario in (refused, claims):
-        answers = outcome(scenario, nobody)
-        assert len(answers) == 2
-        assert not same(answers, answers)
-    assert not same([False], [False])
-    assert not same([], [])
-    assert same(["an answer"], ["an answer"])
-
-
-# In upstream's source, but not in this build of it: for its own tests, and the proxy.
-UNBUILT = {"debugtime", "misbehave", "p", "r", "proxy"}
-
-
-def known_words() -> tuple[set[str], set[str]]:
-    """What the text protocol knows, by upstream's source: commands, and words that follow them."""
-    text = (SOURCE / "proto_text.c").read_text()
-    asked = r'strcmp\((?:tokens\[([^]]+)\]\.value|subcommand|command), "(\w+)"\)'
-    first = ("COMMAND_TOKEN", "0")
-    pairs = re.findall(asked, text)
-    commands = {word for where, word in pairs if where in first}
-    commands |= {f"m{letter}" for letter in letters(text, "tokens[COMMAND_TOKEN].value[1]")}
-    words = {word for where, word in pairs if where not in first}
-    stats = (SOURCE / "memcached.c").read_text()
-    words |= set(re.findall(r'nz_strcmp\(nkey, stat_type, "(\w+)"\)', stats))
-    return commands - UNBUILT, words - UNBUILT
-
-
-def letters(source: str, switched: str) -> set[str]:
-    """The cases of the first `switch` over that."""
-    _, found, rest = source.partition(f"switch ({switched}) {{")
-    assert found
-    return set(re.findall(r"case '(.)':", rest.partition("default:")[0]))
-
-
-def known_opcodes() -> set[int]:
-    """What the binary protocol knows."""
-    name = r"PROTOCOL_BINARY_CMD_\w+"
-    handled = re.findall(rf"case ({name}):", (SOURCE / "proto_bin.c").read_text())
-    header = (SOURCE / "protocol_binary.h").read_text()
-    numbers = dict(re.findall(rf"({name}) *= *(0x\w+)", header))
-    return {int(numbers[one], 16) for one in handled}
-
-
-def opcodes(packets: bytes) -> Iterator[int]:
-    while packets[:1] == b"\x80":
-        yield packets[1]
-        packets = packets[24 + int.from_bytes(packets[8:12]) :]
-
-
-def test_client__asks_for_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command of the text, meta and binary protocols that upstream's source knows, every
-    word that may follow a command, every flag of meta commands."""
-    sent: list[bytes] = []
-    sendall = socket.socket.sendall
-
-    def record(sock: socket.socket, data: bytes) -> None:
-        sent.append(bytes(data))
-        sendall(sock, data)
-
-    monkeypatch.setattr(socket.socket, "sendall", record)
-    port = PORTS["stock"]
-    asking = SCENARIOS[: SCENARIOS.index(binary_protocol) + 1]
-    for scenarios in (asking, [shut_down], [shut_down_gracefully]):
-        with serving(STOCK, port):
-            for scenario in scenarios:
-                answers = outcome(scenario, ("127.0.0.1", port))
-                assert not isinstance(answers[-1], Broken), answers[-1]
-    lines = [line.decode("latin-1").split() for line in b"\r\n".join(sent).split(b"\r\n")]
-    commands, words = known_words()
-    assert len(commands) > 30
-    assert len(words) > 30
-    assert not commands - {line[0] for line in lines if line}
-    assert not words - {word for line in lines for word in line[1:]}
-    flags = {word[0] for line in lines if line and re.fullmatch("m.", line[0]) for word in line[2:]}
-    assert not letters((SOURCE / "proto_text.c").read_text(), "o") - flags
-    assert len(known_opcodes()) > 30
-    assert not known_opcodes() - {code for data in sent for code in opcodes(data)}
 
 
 def compare(*options: str) -> None:
