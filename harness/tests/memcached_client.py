@@ -458,7 +458,6 @@ def main() -> int:
     parser.add_argument("--idle", type=int, default=0, metavar="CONNECTIONS")
     parser.add_argument("--hold", type=int, metavar="CONNECTIONS", help="no test: have them")
     parser.add_argument("--only", help="one scenario")
-    parser.add_argument("--skip", action="append", default=[], help="a scenario")
     parser.add_argument("--engine", help="that the second server must have")
     parser.add_argument("server", nargs="+")
     args = parser.parse_args()
@@ -468,7 +467,7 @@ def main() -> int:
     scenarios = SCENARIOS
     if args.only:
         scenarios = [s for s in SCENARIOS + OTHERS if s.__name__ == args.only]
-    named = [(one.__name__, one) for one in scenarios if one.__name__ not in args.skip]
+    named = [(one.__name__, one) for one in scenarios]
     if args.idle:
         named.append((f"idle {args.idle}", partial(idle, connections=args.idle)))
     status = 0

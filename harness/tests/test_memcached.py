@@ -51,11 +51,6 @@ WITH = {
     "idled_out": "-o idle_timeout=2",
     "from_disk": f"-o {DISK},slab_automove=0",
 }
-# Seen to pass on lwsockets, not yet on descriptors.
-UNSEEN = ("binary_protocol", "busy_while_others_come", "lent_while_listed")
-SKIP = (
-    [word for name in UNSEEN for word in ("--skip", name)] if "TEST_APPS" not in os.environ else []
-)
 ALL = "TEST_APPS" in os.environ  # make test-apps: hours; otherwise minutes
 
 pytestmark = pytest.mark.skipif(not MEGAPIPE.exists(), reason="not built: make memcached")
@@ -346,7 +341,7 @@ def test_answers__the_same_on_megapipe(
     guest: Host, testbed: Testbed, tmp_path: Path, engine: str
 ) -> None:
     with serving_in(guest, tmp_path, engine=engine):
-        demand(testbed, "--idle", "10000" if ALL else "1000", *(SKIP if engine else []))
+        demand(testbed, "--idle", "10000" if ALL else "1000")
 
 
 @pytest.mark.vm
@@ -380,7 +375,7 @@ def test_answers__unix_sockets(guest: Host, tmp_path: Path) -> None:
     path = f"{GUEST}/socket"
     with serving_in(guest, tmp_path, path=path):
         servers = [f"{path}.{system}" for system in PORTS]
-        argv = [*python, "--engine", "megapipe", *SKIP, *servers]
+        argv = [*python, "--engine", "megapipe", *servers]
         done = guest.run(argv, timeout=1200, check=False)
         assert done.exit_status == 0, done.stdout + done.stderr
 
