@@ -115,7 +115,7 @@ static inline uint64_t bytes_of_connection(const struct options *o)
 	return o->messages ? (uint64_t)o->messages * o->size : UINT64_MAX;
 }
 
-/* This thread's CPU, and its share of the CPUs that no thread has. */
+/* This thread's CPU, with --mask those of the next threads, and its share of the others. */
 static inline void partition_of(const struct worker *w, cpu_set_t *mask)
 {
 	const struct options *o = w->options;
@@ -126,7 +126,8 @@ static inline void partition_of(const struct worker *w, cpu_set_t *mask)
 	for (unsigned int i = 0; i < o->threads; i++)
 		CPU_SET(o->cpus[i], &taken);
 	CPU_ZERO(mask);
-	CPU_SET(w->cpu, mask);
+	for (unsigned int i = 0; i < o->mask; i++)
+		CPU_SET(o->cpus[(w->index + i) % o->threads], mask);
 	for (unsigned int cpu = 0; cpu < nr_cpus && cpu < CPU_SETSIZE; cpu++)
 		if (!CPU_ISSET(cpu, &taken) && cpu % o->threads == w->index)
 			CPU_SET(cpu, mask);

@@ -43,7 +43,9 @@ static void megapipe_run(struct worker *w)
 			has_written(w, event.cookie, event.result);
 			break;
 		case MP_POLL:
-			return;
+			if (!polled(w, event.cookie))
+				return;
+			break;
 		default:
 			count(&w->counters.errors, 1);
 			break;

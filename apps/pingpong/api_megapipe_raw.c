@@ -157,6 +157,14 @@ static int io_drop(struct io *io, io_handle handle)
 	});
 }
 
+static int io_tofd(struct io *io, int socket)
+{
+	struct megapipe_tofd tofd = { .handle = socket, .flags = O_NONBLOCK | O_CLOEXEC };
+	int fd = ioctl(io->fd, MEGAPIPE_IOC_TOFD, &tofd);
+
+	return fd < 0 ? -errno : fd;
+}
+
 static int io_backlog(struct io *io, io_handle listener)
 {
 	struct megapipe_listener l = { .handle = listener };
@@ -204,7 +212,7 @@ static inline bool take(struct worker *w, const struct megapipe_event *event)
 			has_written(w, c, event->res);
 		break;
 	case MEGAPIPE_OP_POLL:
-		return false;
+		return polled(w, c);
 	default:
 		count(&w->counters.errors, 1);
 		break;

@@ -77,6 +77,15 @@ static int io_drop(struct io *io, io_handle handle)
 	return mp_unregister(handle);
 }
 
+/* It gets a name first, to be spoken of. */
+static int io_tofd(struct io *io, int socket)
+{
+	mp_handle handle;
+	int err = mp_register(io->channel, socket, NULL, NULL, &handle);
+
+	return err ?: mp_tofd(handle, O_NONBLOCK | O_CLOEXEC);
+}
+
 static int io_backlog(struct io *io, io_handle listener)
 {
 	struct mp_listener l;

@@ -19,11 +19,14 @@ enum flag {
 	FLAG_SIZE,
 	FLAG_BACKLOG,
 	FLAG_NO_PARTITION,
+	FLAG_MASK,
 	FLAG_BATCH,
 	FLAG_NO_LWSOCKET,
 	FLAG_COUNT_FOREIGN,
 	FLAG_SLOW_WORK,
+	FLAG_ACCEPT,
 	FLAG_SHED,
+	FLAG_HAND_ON,
 	FLAG_MESSAGES,
 	FLAG_FIN_WITH_DATA,
 	FLAG_HELP,
@@ -43,14 +46,20 @@ static const struct flag_row {
 	{ FLAG_SIZE, "size", "BYTES", "bytes per message, for counting (64)" },
 	{ FLAG_BACKLOG, "backlog", "N", "length of the accept queue (4096)" },
 	{ FLAG_NO_PARTITION, "no-partition", NULL, "megapipe: one accept queue for all" },
+	{ FLAG_MASK, "mask", "N",
+	  "megapipe: a partition covers the CPUs of N threads, the next ones' too (1)" },
 	{ FLAG_BATCH, "batch", "N", "megapipe: batching threshold, 1 = off (the library's)" },
 	{ FLAG_NO_LWSOCKET, "no-lwsocket", NULL, "megapipe: ordinary descriptors" },
 	{ FLAG_COUNT_FOREIGN, "count-foreign", NULL,
 	  "ask each new socket for its CPU: one more system call" },
 	{ FLAG_SLOW_WORK, "slow-work", "TURNS",
 	  "the first thread is slow: turns of an empty loop after each message (0)" },
+	{ FLAG_ACCEPT, "accept", "N",
+	  "megapipe: accept N connections at a time (0 = all that there are)" },
 	{ FLAG_SHED, "shed", "N",
 	  "megapipe: leave the listener to others when N connections wait (0 = never)" },
+	{ FLAG_HAND_ON, "hand-on", "N",
+	  "megapipe: hand a new one on where it waits less even behind N more (0 = never)" },
 	{ FLAG_MESSAGES, "messages", "N",
 	  "close a connection after so many, not at its end of file (0 = never)" },
 	{ FLAG_FIN_WITH_DATA, "fin-with-data", NULL,
@@ -172,6 +181,7 @@ void options_parse(struct options *o, int argc, char **argv, const char *apis)
 		.size = 64,
 		.backlog = 4096,
 		.partition = true,
+		.mask = 1,
 		.lwsocket = true,
 	};
 	while ((flag = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -201,6 +211,10 @@ void options_parse(struct options *o, int argc, char **argv, const char *apis)
 			o->partition = false;
 			o->channel_switch = true;
 			break;
+		case FLAG_MASK:
+			o->mask = parse_number("mask", optarg, 1, MAX_THREADS);
+			o->channel_switch = true;
+			break;
 		case FLAG_BATCH:
 			o->batch = parse_number("batch", optarg, 1, 1 << 16);
 			o->channel_switch = true;
@@ -215,8 +229,16 @@ void options_parse(struct options *o, int argc, char **argv, const char *apis)
 		case FLAG_SLOW_WORK:
 			o->slow_work = parse_number("slow-work", optarg, 0, 1 << 30);
 			break;
+		case FLAG_ACCEPT:
+			o->accept = parse_number("accept", optarg, 0, 1 << 16);
+			o->channel_switch = true;
+			break;
 		case FLAG_SHED:
 			o->shed = parse_number("shed", optarg, 0, 1 << 16);
+			o->channel_switch = true;
+			break;
+		case FLAG_HAND_ON:
+			o->hand_on = parse_number("hand-on", optarg, 0, 1 << 16);
 			o->channel_switch = true;
 			break;
 		case FLAG_MESSAGES:
@@ -236,5 +258,7 @@ void options_parse(struct options *o, int argc, char **argv, const char *apis)
 		usage_error("'%s' is not an option", argv[optind]);
 	if (o->fin_with_data && !o->messages)
 		usage_error("--fin-with-data: say after how many --messages");
+	if (o->mask > 1 && !o->partition)
+		usage_error("--mask: there are none with --no-partition");
 	settle_cpus(o, nr_cpus);
 }

@@ -17,14 +17,17 @@ struct options {
 	unsigned int size;
 	unsigned int backlog;
 	bool partition;
+	unsigned int mask;		/* threads whose CPUs a partition covers */
 	unsigned int batch;
 	bool lwsocket;
 	bool count_foreign;
 	unsigned int slow_work;		/* turns of a loop a message, in the first thread */
+	unsigned int accept;		/* connections at a time; 0 = all that there are */
 	unsigned int shed;		/* connections that may wait in a partition; 0 = all */
+	unsigned int hand_on;		/* if it waits less behind so many more; 0 = never */
 	unsigned int messages;		/* of a connection, then the server closes it; 0 = all */
 	bool fin_with_data;		/* with the last of them */
-	bool channel_switch;		/* one of those three was given */
+	bool channel_switch;		/* one of those that channels alone have was given */
 };
 
 /* Ends the program: 0 after --help, 2 with a message on a bad flag. */

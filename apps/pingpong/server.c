@@ -67,8 +67,8 @@ static const struct api *find_api(const struct options *o)
 		if (!apis[i] || strcmp(apis[i]->name, o->api))
 			continue;
 		if (o->channel_switch && !apis[i]->has_channels)
-			usage_error("--no-partition, --batch and --no-lwsocket mean nothing to "
-				    "--api %s", o->api);
+			usage_error("--no-partition, --mask, --batch, --no-lwsocket, --accept, "
+				    "--shed and --hand-on mean nothing to --api %s", o->api);
 		if (o->messages && apis[i]->only_echoes)
 			usage_error("--messages: --api %s closes at end of file only", o->api);
 		if (o->count_foreign && apis[i]->hides_sockets)
