@@ -54,6 +54,7 @@ struct api {
 	bool hides_sockets;		/* connections are no descriptors */
 	bool own_listeners;		/* one for each thread, by SO_REUSEPORT */
 	bool only_echoes;		/* ends no connection by itself */
+	bool only_descriptors;		/* no lwsockets, and no --shed, --hand-on */
 
 	/*
 	 * In the worker's thread, on its CPU: make what it needs, listen, and
@@ -139,7 +140,8 @@ extern const struct api api_io_uring;
 extern const struct api api_megapipe_raw;
 extern const struct api api_floor;
 
-/* Only where libmegapipe is: else its address is NULL, and the row is absent. */
+/* Only where libmegapipe is: else their addresses are NULL, and the rows are absent. */
 extern const struct api api_megapipe __attribute__((weak));
+extern const struct api api_megapipe_steal __attribute__((weak));
 
 #endif

@@ -33,6 +33,7 @@ static const struct api *const apis[] = {
 	&api_io_uring,
 	&api_megapipe,
 	&api_megapipe_raw,
+	&api_megapipe_steal,
 	&api_floor,
 };
 
@@ -69,6 +70,8 @@ static const struct api *find_api(const struct options *o)
 		if (o->channel_switch && !apis[i]->has_channels)
 			usage_error("--no-partition, --mask, --batch, --no-lwsocket, --accept, "
 				    "--shed and --hand-on mean nothing to --api %s", o->api);
+		if (apis[i]->only_descriptors && (o->shed || o->hand_on))
+			usage_error("--shed and --hand-on mean nothing to --api %s", o->api);
 		if (o->messages && apis[i]->only_echoes)
 			usage_error("--messages: --api %s closes at end of file only", o->api);
 		if (o->count_foreign && apis[i]->hides_sockets)
@@ -300,6 +303,8 @@ int main(int argc, char **argv)
 
 	options_parse(&server.options, argc, argv, api_names());
 	server.api = find_api(&server.options);
+	if (server.api->only_descriptors)
+		server.options.lwsocket = false;
 	set_up_signals(&set);
 	raise_file_limit();
 	server.stop_fd = eventfd(0, EFD_CLOEXEC);
