@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Confine a machine to its first n CPUs, so that "on n cores" means all of it.
+"""Confine a machine to its first n CPUs, so that "on n cores" means all of it; or its packets.
 
 A server of one thread on a machine whose other CPUs receive packets runs on more than one core. So
 the others are taken off line, and packets are spread over those that are left; n = all of them
 puts everything back. The first n are not always 0 to n - 1: of hyperthreads that are switched off
 (smt = "off") only one of each core is left, 0 and 2 where 0 and 1 are one core's.
+
+Where flows are to be unequal, packets are spread over fewer of the CPUs than serve: those of a
+card, or of RPS, that has fewer queues than there are cores.
 """
 
 from typing import Any
@@ -38,12 +41,19 @@ def usable(bed: Any) -> tuple[int, ...]:
     return tuple(bed.usable_cpus)
 
 
-def confine(bed: Any, cores: int) -> None:
-    """Leave `cores` of the testbed's CPUs on line, and spread packets over them alone."""
+def confine(bed: Any, cores: int, receiving: int) -> None:
+    """Leave `cores` of the testbed's CPUs on line, and spread packets over the first `receiving`
+    of them alone."""
+    host = bed.server
+    if receiving < cores and not any(tuning.spreads_flows for _, tuning in bed.tunings()[:1]):
+        raise TestbedError(
+            f"{host.name}: its packets cannot be spread over {receiving} of {cores} CPUs",
+            hint='[tune.server] says neither rps = "all" nor rss = "equal"; '
+            f"or measure --only receiving_cpus={cores} alone",
+        )
     if bed.kind == "namespaces":
         bed.confine(cores)
         return
-    host = bed.server
     # The first always stays.
     first, *others = usable(bed)
     left = {first, *others[: cores - 1]}
@@ -63,4 +73,4 @@ def confine(bed: Any, cores: int) -> None:
             f"{bed.cores} alone: --only cores={bed.cores}",
         )
     for server, tuning in bed.tunings()[:1]:
-        tune.apply(server, tuning, cores)
+        tune.apply(server, tuning, cores, receiving=receiving)

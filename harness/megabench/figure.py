@@ -88,6 +88,7 @@ LABELS = {
     "idle": "idle connections beside",
     "memory_per_idle": "bytes per idle connection",
     "cost_of_idle": "instructions per transaction, over few idle",
+    "receiving_cpus": "CPUs that receive packets",
     "slow_work": "turns of a loop a message, in the slow worker",
     "contention_2": "changes of writer per transaction",
     "contention_4": "changes of writer per transaction",
@@ -101,6 +102,7 @@ SHORT = {
     "transactions_per_connection": "txn/connection",
     "size": "bytes",
     "load_percent": "% of saturation",
+    "receiving_cpus": "CPUs receive",
     "workload": "",
 }
 # A part of a bar is its system's colour, the first full, the next ones lighter and hatched.

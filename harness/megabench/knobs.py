@@ -72,6 +72,11 @@ class Tuning:
     cpus: tuple[int, ...] = ()
 
     @property
+    def spreads_flows(self) -> bool:
+        """Whether it says which CPUs get packets."""
+        return self.rps == "all" or self.rss == "equal"
+
+    @property
     def needs_discovery(self) -> bool:
         """Whether it names knobs that have first to be found."""
         found = (self.rps, self.xps, self.irq, self.governor, self.turbo, self.smt)
@@ -172,14 +177,20 @@ def of_machine(tuning: Tuning, machine: Machine, cores: int) -> dict[str, str]:
     return wanted
 
 
-def settings(tuning: Tuning, machine: Machine, cores: int) -> dict[str, str]:
-    """Everything else: each knob and the text it is to hold."""
+def settings(
+    tuning: Tuning, machine: Machine, cores: int, receiving: int | None = None
+) -> dict[str, str]:
+    """Everything else: each knob and the text it is to hold.
+
+    Of `cores` CPUs, `receiving` get packets, where RPS or RSS decides that: all, if None.
+    """
+    receiving = receiving or cores
     wanted = {sysctl_path(name): value for name, value in tuning.sysctl.items()}
     mine = (tuning.cpus or machine.cpus)[:cores] or tuple(range(cores))
     for queue in machine.queues:
         kind, _, number = queue.rpartition("/")[2].partition("-")
         if kind == "rx" and tuning.rps != "leave":
-            cpus = mine if tuning.rps == "all" else ()
+            cpus = mine[:receiving] if tuning.rps == "all" else ()
             wanted[f"{queue}/rps_cpus"] = cpu_mask(cpus)
         if kind == "tx" and tuning.xps != "leave":
             one = [mine[int(number) % len(mine)]] if tuning.xps == "one-to-one" else ()
@@ -188,7 +199,7 @@ def settings(tuning: Tuning, machine: Machine, cores: int) -> dict[str, str]:
         for place, irq in enumerate(machine.irqs):
             wanted[affinity_path(irq)] = cpu_mask([mine[place % len(mine)]])
     if tuning.rss == "equal":
-        wanted[f"ethtool -X {tuning.interface}"] = f"equal {cores}"
+        wanted[f"ethtool -X {tuning.interface}"] = f"equal {receiving}"
     wanted |= {f"ethtool -C {tuning.interface} {k}": v for k, v in tuning.coalesce.items()}
     wanted |= {f"ethtool -K {tuning.interface} {k}": v for k, v in tuning.offloads.items()}
     return wanted

@@ -47,6 +47,11 @@ class Trial:
         return int(self.cell["cores"])
 
     @property
+    def receiving(self) -> int:
+        """Of these, the CPUs that packets are spread over."""
+        return min(self.cores, int(self.cell.get("receiving_cpus", self.cores)))
+
+    @property
     def seconds(self) -> float:
         once = self.sampling.warmup_s + self.sampling.measure_s + app(self.app).overhead_s
         return once * (1 + self.twice)
@@ -68,12 +73,14 @@ class Plan:
 
     @property
     def changes(self) -> int:
-        """How often the number of cores changes, from all of them and back to all."""
+        """How often the number of cores, or of those that get packets, changes, from all of them
+        and back to all."""
         if not self.trials:
             return 0
-        cores = [trial.cores for trial in self.trials]
-        whole = self.whole or max(cores)
-        return sum(one != next_ for one, next_ in pairwise([whole, *cores, whole]))
+        cores = [(trial.cores, trial.receiving) for trial in self.trials]
+        whole = self.whole or max(trial.cores for trial in self.trials)
+        every = (whole, whole)
+        return sum(one != next_ for one, next_ in pairwise([every, *cores, every]))
 
     def of(self, experiment: str) -> list[Trial]:
         return [trial for trial in self.trials if experiment in trial.experiments]
@@ -151,7 +158,11 @@ def _in_order(trials: list[Trial]) -> list[Trial]:
             if trial.repeat == repeat:
                 points.setdefault(_point(trial), []).append(trial)
         # Fewest changes of the number of cores, each of which re-tunes the machine.
-        groups = sorted(points.values(), key=lambda group: group[0].cores, reverse=repeat % 2 == 0)
+        groups = sorted(
+            points.values(),
+            key=lambda group: (group[0].cores, group[0].receiving),
+            reverse=repeat % 2 == 0,
+        )
         for group in groups:
             turn = (repeat - 1) % len(group)
             ordered += group[turn:] + group[:turn]

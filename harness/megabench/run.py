@@ -144,7 +144,7 @@ class Session:
         last: bool = True,
         progress: Progress | None = None,
         measure_trial: Measure | None = None,
-        confine: Callable[[Bed, int], None] = confine,
+        confine: Callable[[Bed, int, int], None] = confine,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ):
         self.bed, self.request, self.plan = bed, request, plan
@@ -153,7 +153,7 @@ class Session:
         self.confine, self.clock = confine, clock
         self.pass_name, self.last = pass_name, last
         self.outcome = Outcome()
-        self.cores: int | None = None
+        self.cores: tuple[int, int] | None = None
         self.failures_in_a_row = 0
         # Of the files that systems need: those that the server's machine has, or has not.
         self.there: dict[str, bool] = {}
@@ -170,7 +170,7 @@ class Session:
             finally:
                 # A testbed that went away has no CPUs to give back, and its error is on its way.
                 with held_back(), suppress(HarnessError):
-                    self._use_cores(self.bed.cores)
+                    self._use_cores(self.bed.cores, self.bed.cores)
         return self.outcome
 
     def _all(self, trials: Sequence[Trial], runs: Mapping[str, _Run]) -> None:
@@ -310,7 +310,7 @@ class Session:
         begun = time.monotonic()
         try:
             self._need(trial.system)
-            self._use_cores(trial.cores)
+            self._use_cores(trial.cores, trial.receiving)
             trial = replace(trial, rate=open_rate(trial, owner.finished.values()))
             point["rate_txn_s"] = trial.rate
             with record.disk_errors(folder):
@@ -374,11 +374,11 @@ class Session:
             if line["status"] == "ok":
                 run.finished[trial.key] = line
 
-    def _use_cores(self, cores: int) -> None:
-        """Confine the server's machine to its first `cores` CPUs."""
-        if cores != self.cores:
-            self.confine(self.bed, cores)
-            self.cores = cores
+    def _use_cores(self, cores: int, receiving: int) -> None:
+        """Confine the server's machine to its first `cores` CPUs, its packets to `receiving`."""
+        if (cores, receiving) != self.cores:
+            self.confine(self.bed, cores, receiving)
+            self.cores = (cores, receiving)
 
     def _count(self, trial: Trial, point: Mapping[str, Any]) -> None:
         if point["status"] == "ok":
@@ -515,11 +515,12 @@ def log_folder(run: Path, number: int, trial: Trial) -> Path:
 def spelled(bed: Bed, plan: Plan) -> list[str]:
     """Every command of a plan, in order, as a person would type it."""
     lines: list[str] = []
-    cores: int | None = None
+    cores: tuple[int, int] | None = None
     for number, trial in enumerate(plan.trials, start=1):
-        if trial.cores != cores:
-            cores = trial.cores
-            lines.append(f"# serve on {cores} cores")
+        if (trial.cores, trial.receiving) != cores:
+            cores = (trial.cores, trial.receiving)
+            fewer = f", packets on {trial.receiving}" if trial.receiving < trial.cores else ""
+            lines.append(f"# serve on {trial.cores} cores{fewer}")
         lines.append(f"# {number}/{len(plan.trials)} {trial.key} ({', '.join(trial.experiments)})")
         server, loads = trial_commands(bed, trial, number, Path("logs"))
         lines.append(f"server: {shlex.join(server)}")

@@ -190,7 +190,13 @@ def restore(host: Host, memory: str = MEMORY) -> int:
     return count
 
 
-def apply(host: Host, tuning: Tuning, cores: int, memory: str | None = None) -> Applied:
+def apply(
+    host: Host,
+    tuning: Tuning,
+    cores: int,
+    memory: str | None = None,
+    receiving: int | None = None,
+) -> Applied:
     """Set everything and make sure of it; what was changed is undone if anything would not hold."""
     if memory is not None:
         restore(host, memory)
@@ -205,7 +211,7 @@ def apply(host: Host, tuning: Tuning, cores: int, memory: str | None = None) -> 
             applied.set(first)
             # Queues and their interrupts are others now.
             machine = knobs.discover(host, tuning)
-        applied.set(knobs.settings(tuning, machine, cores))
+        applied.set(knobs.settings(tuning, machine, cores, receiving))
     except BaseException:
         applied.restore()
         raise

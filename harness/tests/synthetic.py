@@ -27,6 +27,9 @@ COST = {
     "megapipe": 58_000.0,
     "megapipe-BL": 59_000.0,
     "megapipe-shed": 58_500.0,
+    "megapipe-mask": 58_200.0,
+    "megapipe-hand-on": 61_000.0,
+    "megapipe-steal": 68_000.0,
     "floor": 56_000.0,
 }
 LONG = {
@@ -41,6 +44,9 @@ LONG = {
     "megapipe": 12_100.0,
     "megapipe-BL": 12_150.0,
     "megapipe-shed": 12_120.0,
+    "megapipe-mask": 12_110.0,
+    "megapipe-hand-on": 12_130.0,
+    "megapipe-steal": 12_500.0,
     "floor": 11_600.0,
 }
 
@@ -125,7 +131,7 @@ def write(
         request,
         plan,
         measure_trial=measure,
-        confine=lambda bed, cores: None,
+        confine=lambda *confined: None,
         clock=lambda: when,
     )
     return session.run()

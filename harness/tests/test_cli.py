@@ -37,7 +37,7 @@ def bed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeBed:
     monkeypatch.setattr(run.Session.__init__, "__kwdefaults__", {
         **(run.Session.__init__.__kwdefaults__ or {}),
         "measure_trial": synthetic.formula,
-        "confine": lambda bed, cores: None,
+        "confine": lambda *confined: None,
     })  # fmt: skip
     monkeypatch.setenv("MEGABENCH_BUILD", str(tmp_path / "build"))
     for name in ("TESTBED", "SCALE", "ACCEL"):
@@ -310,7 +310,7 @@ def measure(bed, trial, number, folder):
 cli.load_testbed = lambda name, accel=None: Bed()
 apps.deploy = lambda bed, names: []
 apps.require_built = lambda names: None
-run.Session.__init__.__kwdefaults__.update(measure_trial=measure, confine=lambda bed, cores: None)
+run.Session.__init__.__kwdefaults__.update(measure_trial=measure, confine=lambda *confined: None)
 cli.main()
 """
 

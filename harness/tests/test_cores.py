@@ -8,6 +8,7 @@ from fakes import FakeBed
 
 from megabench import cores, tune
 from megabench.errors import TestbedError
+from megabench.knobs import Tuning
 
 
 @pytest.fixture
@@ -34,15 +35,15 @@ def on_line(files: dict[str, str]) -> list[int]:
 
 def test_confine__to_two_and_back(machine: dict[str, str]) -> None:
     bed = a_bed(8)
-    cores.confine(bed, 2)
+    cores.confine(bed, 2, 2)
     assert on_line(machine) == [1]
-    cores.confine(bed, 8)
+    cores.confine(bed, 8, 8)
     assert on_line(machine) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_confine__what_a_killed_run_left_off_line_comes_back(machine: dict[str, str]) -> None:
     machine |= {cores.online_file(cpu): "0" for cpu in range(3, 8)}
-    cores.confine(a_bed(8), 6)
+    cores.confine(a_bed(8), 6, 6)
     assert on_line(machine) == [1, 2, 3, 4, 5]
 
 
@@ -58,32 +59,46 @@ def test_confine__one_thread_of_each_core(
     machine |= dict.fromkeys(refusing, "0")
     monkeypatch.setattr(tune, "write", write)
     bed = a_bed(4)
-    cores.confine(bed, 4)
+    cores.confine(bed, 4, 4)
     assert on_line(machine) == [2, 4, 6]
-    cores.confine(bed, 3)
+    cores.confine(bed, 3, 3)
     assert on_line(machine) == [2, 4]
-    cores.confine(bed, 4)
+    cores.confine(bed, 4, 4)
     assert on_line(machine) == [2, 4, 6]
 
 
 def test_confine__fewer_than_the_testbed_says(machine: dict[str, str]) -> None:
     with pytest.raises(TestbedError, match="to 8 of 8 CPUs: only 4 can be on line"):
-        cores.confine(a_bed(8, "0-3"), 8)
+        cores.confine(a_bed(8, "0-3"), 8, 8)
 
 
 def test_confine__spreads_packets_over_those_left(
     machine: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applied: list[Any] = []
-    monkeypatch.setattr(tune, "apply", lambda *arguments: applied.append(arguments))
+    monkeypatch.setattr(
+        tune,
+        "apply",
+        lambda server, tuning, cores, receiving: applied.append((server, tuning, cores, receiving)),
+    )
     bed = a_bed(8)
-    bed.tunings = lambda: [("server", "tuning"), ("client", "other")]  # type: ignore[method-assign]
-    cores.confine(bed, 4)
-    assert applied == [("server", "tuning", 4)]
+    spread = Tuning(rps="all")
+    bed.tunings = lambda: [("server", spread), ("client", "other")]  # type: ignore[method-assign]
+    cores.confine(bed, 4, 4)
+    cores.confine(bed, 8, 2)
+    assert applied == [("server", spread, 4, 4), ("server", spread, 8, 2)]
+
+
+def test_confine__packets_that_nobody_steers(machine: dict[str, str]) -> None:
+    bed = a_bed(8)
+    bed.tunings = lambda: [("server", Tuning(rps="off"))]  # type: ignore[method-assign]
+    with pytest.raises(TestbedError, match="cannot be spread over 2 of 8 CPUs") as caught:
+        cores.confine(bed, 8, 2)
+    assert "--only receiving_cpus=8" in caught.value.hint
 
 
 def test_confine__without_hotplug(machine: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "write", lambda host, values: None)
     with pytest.raises(TestbedError, match="cannot confine it to 1 of 8 CPUs") as caught:
-        cores.confine(a_bed(8), 1)
+        cores.confine(a_bed(8), 1, 1)
     assert "--only cores=8" in caught.value.hint

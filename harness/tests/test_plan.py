@@ -42,6 +42,19 @@ def test_make_plan__cores_change_rarely() -> None:
     assert changes == 3
 
 
+def test_make_plan__packets_on_fewer_cpus_change_rarely() -> None:
+    plan = make_plan([load_experiment("pingpong-skew")], "quick", cores=8)
+    receiving = [trial.receiving for trial in plan.trials]
+    assert set(receiving) == {2, 8}
+    assert {trial.cores for trial in plan.trials} == {8}
+    assert plan.changes == sum(a != b for a, b in itertools.pairwise([8, *receiving, 8])) == 2
+
+
+def test_make_plan__packets_on_no_more_cpus_than_there_are() -> None:
+    plan = make_plan([load_experiment("pingpong-skew")], "quick", cores=4)
+    assert {trial.receiving for trial in plan.trials} == {2, 4}
+
+
 def test_make_plan__too_many_cores_are_left_out_and_said() -> None:
     plan = make_plan([load_experiment(BOTH[1])], "full", cores=4)
     assert {trial.cores for trial in plan.trials} == {1, 2, 4}

@@ -32,7 +32,7 @@ def session(
     scale: str = "smoke",
     fresh: bool = False,
     bed: Any = None,
-    confined: list[int] | None = None,
+    confined: list[Any] | None = None,
     **options: Any,
 ) -> tuple[Session, Plan]:
     experiments = [load_experiment(name) for name in names]
@@ -44,7 +44,7 @@ def session(
         request,
         plan,
         measure_trial=measure,
-        confine=lambda bed, cores: kept.append(cores),
+        confine=lambda bed, *cpus: kept.append(cpus),
         **options,
     )
     return made, plan
@@ -265,13 +265,16 @@ def test_run__no_space_to_begin_with(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_run__cores_only_when_they_change_and_back_at_the_end(tmp_path: Path) -> None:
-    confined: list[int] = []
+    confined: list[tuple[int, int]] = []
     go(tmp_path, confined=confined, names=BOTH[1:])
-    assert confined == [1, 8]
+    assert confined == [(1, 1), (8, 8)]
     confined.clear()
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path, After(1, KeyboardInterrupt()), confined=confined, names=BOTH[1:], fresh=True)
-    assert confined == [1, 8]
+    assert confined == [(1, 1), (8, 8)]
+    confined.clear()
+    go(tmp_path, confined=confined, names=("pingpong-skew",))
+    assert confined == [(8, 2), (8, 8)]
 
 
 def test_run__meta_says_all(tmp_path: Path) -> None:
@@ -297,7 +300,7 @@ def test_counting_pass__goes_into_the_same_run(tmp_path: Path) -> None:
         counted,
         pass_name=COUNTING,
         measure_trial=synthetic.formula,
-        confine=lambda bed, cores: None,
+        confine=lambda *confined: None,
     ).run()
     assert second.runs == outcome.runs
     assert status(second) == "complete"

@@ -121,6 +121,15 @@ def test_settings__queues_by_mode() -> None:
     assert off == {"/q/rx-0/rps_cpus": "0", "/q/rx-1/rps_cpus": "0"}
 
 
+def test_settings__packets_on_fewer_cpus_than_serve() -> None:
+    machine = Machine(queues=("/q/rx-0", "/q/tx-0", "/q/tx-1"), irqs=(30, 31), cpus=(0, 2, 4, 6))
+    by_rps = Tuning("eth0", "all", "one-to-one", irq="one-to-one")
+    settings = knobs.settings(by_rps, machine, cores=4, receiving=2)
+    assert list(settings.values()) == ["5", "1", "4", "1", "4"]
+    by_card = Tuning("eth0", rss="equal")
+    assert knobs.settings(by_card, machine, 4, 2) == {"ethtool -X eth0": "equal 2"}
+
+
 def test_settings__the_cpus_that_are_on_line() -> None:
     """One thread of each core: not 0 to n - 1."""
     machine = Machine(queues=("/q/rx-0", "/q/tx-0", "/q/tx-1"), irqs=(30, 31), cpus=(0, 2, 4, 6))
