@@ -5,6 +5,7 @@
  */
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 
 #include "megapipe_test.h"
 
@@ -216,6 +217,39 @@ TEST(handle__a_stale_number_is_caught)
 	}
 	EXPECT_EQ(mp_run(channel, mp_cmd_read(first, &value, 8)).res, -EBADF);
 	EXPECT_EQ(mp_stats(channel).handles, 0);
+	close(fd);
+	close(channel);
+}
+
+/* Nor is it that of the handle which has its slot then. */
+TEST(handle__a_stale_number_is_not_the_next_of_its_slot)
+{
+	enum { MAX = 16 };	/* so few that slots are used again at once */
+	int channel, fd = new_eventfd(), stale = 0, handle, i;
+	struct rlimit old, few;
+	uint64_t value = 1;
+
+	mp_must(getrlimit(RLIMIT_NOFILE, &old));
+	few = old;
+	few.rlim_cur = MAX;
+	mp_must(setrlimit(RLIMIT_NOFILE, &few));
+	channel = mp_open();
+	mp_must(setrlimit(RLIMIT_NOFILE, &old));
+
+	for (i = 0; i < MAX; i++) {
+		stale = mp_register(channel, fd, 0);
+		ASSERT_GT(stale, 0);
+	}
+	mp_submit(channel, mp_cmd_unregister(stale));
+	handle = mp_register(channel, fd, 0);
+	ASSERT_GT(handle, 0);
+	EXPECT_NE(handle, stale);
+	EXPECT_EQ((handle ^ stale) & (MEGAPIPE_MAX_HANDLES - 1), 0);
+
+	/* There is something to read, so whoever it reaches completes it. */
+	mp_write_all(fd, &value, sizeof(value));
+	EXPECT_EQ(mp_run(channel, mp_cmd_read(stale, &value, 8)).res, -EBADF);
+	EXPECT_EQ(mp_run(channel, mp_cmd_read(handle, &value, 8)).res, 8);
 	close(fd);
 	close(channel);
 }
