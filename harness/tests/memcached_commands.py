@@ -287,15 +287,17 @@ def watched(address: Address) -> Iterator[Any]:
 def told_of_one(lines: Iterable[bytes], port: int | None) -> list[str]:
     """The lines about the next connection, from that port, in the order of what they tell."""
     told: dict[int, str] = {}
-    own = ""
+    own, first = "", 0
     for raw in lines:
         line = raw.decode(errors="replace")
-        if not own and re.search(rf"type=conn_new .*rport={port or '.*'} ", line):
-            own = line[line.index("cfd=") :].split()[0]
-        if not own or own not in line.split():
-            continue
         number = re.search(r"gid=(\d+)", line)
-        assert number, line
+        if not number:
+            continue
+        if not own and re.search(rf"type=conn_new .*rport={port or '.*'} ", line):
+            own, first = line[line.index("cfd=") :].split()[0], int(number[1])
+        # Another thread's news come late: the end of who had that descriptor before.
+        if not own or own not in line.split() or int(number[1]) < first:
+            continue
         line = re.sub(r"\b(ts|gid|rport|cfd)=\S+ ?", "", line)
         # Over UNIX sockets upstream shows bytes that are no address.
         told[int(number[1])] = line if port else re.sub(r"\brip=\S*", "", line)

@@ -47,7 +47,7 @@ def measured(tmp_path: Path, share: float, spread: dict[str, float]) -> tuple[Ou
         request,
         make_plan([experiment], "smoke"),
         measure_trial=rate,
-        confine=lambda bed, cores: None,
+        confine=lambda *confined: None,
     )
     outcome = session.run()
     return outcome, record.read_points(outcome.runs[NAME])
