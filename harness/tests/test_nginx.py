@@ -389,7 +389,8 @@ def test_connections__wake_the_worker_that_accepts_them(guest: Host, testbed: Te
 
 @pytest.mark.vm
 def test_backlog__is_each_workers(guest: Host, testbed: Testbed) -> None:
-    """While nobody accepts, a queue takes one connection more than its backlog, which is 8."""
+    """While nobody accepts, a queue takes one connection more than its backlog, which is 8; and one
+    that comes while the last one's handshake still ends."""
     complaints(guest)
     with serving_in_guest(guest, {"megapipe": ""}):
         pids = " ".join(workers(guest))
@@ -398,7 +399,7 @@ def test_backlog__is_each_workers(guest: Host, testbed: Testbed) -> None:
         count = int(filler.readline(DEADLINE_S))
         shell(guest, f"kill -CONT {pids}")
         end(filler)
-    assert count == (8 + 1) * len(pids.split())
+    assert 8 + 1 <= count / len(pids.split()) <= 8 + 2
     assert not complaints(guest)
 
 
