@@ -89,7 +89,7 @@ LABELS = {
     "memory_per_idle": "bytes per idle connection",
     "cost_of_idle": "instructions per transaction, over few idle",
     "receiving_cpus": "CPUs that receive packets",
-    "slow_work": "turns of a loop a message, in the slow worker",
+    "slow_work": "the slow worker's turns a message",
     "contention_2": "changes of writer per transaction",
     "contention_4": "changes of writer per transaction",
     "contention_hottest": "changes of writer per transaction",

@@ -22,7 +22,7 @@ from megabench.table import Table
 KINDS = ("svg", "png")
 # Of the second picture: its width, a row's height, a character's width; and how narrow a function
 # may be that has a box of its own.
-WIDTH, ROW, CHARACTER, NARROW = 1600, 22, 5.0, 0.4
+WIDTH, ROW, CHARACTER, NARROW = 1600, 22, 5.0, 2.0
 
 
 def write_figures(
@@ -138,7 +138,9 @@ def icicle(table: Table, found: Sequence[Profile]) -> str:
         lines += _layers(one, y + 16, WIDTH / widest[point])
         y += 16 + 2 * ROW + 10
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}"'
-    return f'{head} width="{WIDTH}" font-family="sans-serif">\n' + "\n".join(lines) + "\n</svg>\n"
+    head += f' width="{WIDTH}" font-family="sans-serif"'
+    style = "<style>rect { stroke: #fff; stroke-width: 0.4 }</style>"
+    return "\n".join([f"{head}>", style, *lines, "</svg>", ""])
 
 
 def _layers(one: Profile, y: int, scale: float) -> Iterator[str]:
@@ -168,8 +170,7 @@ def _box(x: float, y: int, width: float, colour: str, text: str, share: float) -
         shown = _text(x + 2, y + ROW - 6, 9, cut, "#ffffff" if dark else figure.INK)
     return (
         f'<g><title>{escape(text)}: {share:,.1f}</title><rect x="{x:.2f}" y="{y}" '
-        f'width="{width:.2f}" height="{ROW - 1}" fill="{colour}" stroke="#ffffff" '
-        f'stroke-width="0.4"/>{shown}</g>'
+        f'width="{width:.2f}" height="{ROW - 1}" fill="{colour}"/>{shown}</g>'
     )
 
 

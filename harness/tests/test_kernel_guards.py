@@ -17,40 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from kernel_bed import bed_of
 from kernel_log import complaints
 from programs import ROOT
 
 from megabench import paths
 from megabench.errors import HarnessError
-from megabench.testbed import Testbed
 
 PATCH = ROOT / "kernel-patch"
 SELFTESTS = PATCH / "tools/testing/selftests/net/megapipe"
 GUEST = "/run/megabench/selftests"
 ASKED = os.environ.get("TEST_GUARDS", "")
 BUILD_S, RUN_S = 3600, 180.0
-
-TESTBED = """\
-[testbed]
-name = "tests-guards"
-kind = "vm"
-title = "virtual machine, kernel without a guard"
-
-[server]
-cores = 4
-memory_mib = 2048
-address = "198.18.0.2/24"
-address6 = "fd6d:6567:6170::2/64"
-
-[client]
-address = "198.18.0.1/24"
-address6 = "fd6d:6567:6170::1/64"
-
-[vm]
-kernel = "guards"
-count_instructions = false
-boot_timeout_s = 600
-"""
 
 
 @dataclass(frozen=True)
@@ -160,9 +138,7 @@ def make_kernel(guard: Guard, build: Path) -> None:
 @pytest.mark.parametrize("guard", WANTED, ids=lambda guard: guard.name)
 def test_guard__is_missed(guard: Guard, build: Path, tmp_path: Path) -> None:
     make_kernel(guard, build)
-    definition = tmp_path / "guards.toml"
-    definition.write_text(TESTBED)
-    bed = Testbed.load(str(definition))
+    bed = bed_of("guards", tmp_path)
     bed.up()
     status, said, complained = None, "", []
     try:

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from kernel_bed import bed_of
 from kernel_log import DEBUGFS, complaints, forget_leaks, has_kmemleak, leaks
 from programs import ROOT
 
 from megabench import paths
 from megabench.host import Host
-from megabench.testbed import Testbed
 
 SOURCE = ROOT / "kernel-patch/tools/testing/selftests/net/megapipe"
 GUEST = "/run/megabench/selftests"
@@ -27,29 +27,6 @@ SKIPPED = 4
 # How much slower than the ordinary kernel, so how much less is done and how long it may take.
 SCALE = {"vm": "1", "debug": "0.2", "kcsan": "0.2", "coverage": "0.2"}
 TIMEOUT_S = {"vm": 300.0, "debug": 1200.0, "kcsan": 1200.0, "coverage": 1200.0}
-
-# A kernel that looks for bugs: fewer processors, nothing measured, patience.
-TESTBED = """\
-[testbed]
-name = "tests-{kernel}"
-kind = "vm"
-title = "virtual machine, {kernel} kernel"
-
-[server]
-cores = 4
-memory_mib = 2048
-address = "198.18.0.2/24"
-address6 = "fd6d:6567:6170::2/64"
-
-[client]
-address = "198.18.0.1/24"
-address6 = "fd6d:6567:6170::1/64"
-
-[vm]
-kernel = "{kernel}"
-count_instructions = false
-boot_timeout_s = 600
-"""
 
 pytestmark = pytest.mark.vm
 
@@ -87,9 +64,7 @@ def kernel(
     if name == "vm":
         yield Kernel(name, request.getfixturevalue("testbed").server)
         return
-    definition = tmp_path_factory.mktemp("testbed") / f"{name}.toml"
-    definition.write_text(TESTBED.format(kernel=name))
-    bed = Testbed.load(str(definition))
+    bed = bed_of(name, tmp_path_factory.mktemp("testbed"))
     bed.up()
     try:
         bed.server.run(["sh", "-c", DEBUGFS], timeout=60)
