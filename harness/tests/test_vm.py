@@ -447,11 +447,11 @@ def test_real__confined_to_two_cores_and_back(real: VmTestbed) -> None:
     online = "/sys/devices/system/cpu/online"
     mask = "/sys/class/net/eth0/queues/rx-0/rps_cpus"
     try:
-        cores.confine(real, 2)
+        cores.confine(real, 2, 2)
         assert real.server.read_text(online) == "0-1\n"
         assert int(real.server.read_text(mask), 16) == 0b11
     finally:
-        cores.confine(real, real.cores)
+        cores.confine(real, real.cores, real.cores)
     assert real.server.read_text(online) == f"0-{real.cores - 1}\n"
     assert int(real.server.read_text(mask), 16) == (1 << real.cores) - 1
 
