@@ -96,6 +96,7 @@ static const struct mp_command mp_commands[] = {
 	[MEGAPIPE_OP_READ] = {
 		.run	= mp_io_read,
 		.kinds	= MP_CONNECTIONS,
+		.flags	= MEGAPIPE_CMD_COOKIE,
 	},
 	[MEGAPIPE_OP_READV] = {
 		.run	= mp_io_readv,
@@ -108,7 +109,7 @@ static const struct mp_command mp_commands[] = {
 	[MEGAPIPE_OP_WRITE] = {
 		.run	= mp_io_write,
 		.kinds	= MP_CONNECTIONS,
-		.flags	= MEGAPIPE_CMD_MORE,
+		.flags	= MEGAPIPE_CMD_MORE | MEGAPIPE_CMD_THEN_READ,
 	},
 	[MEGAPIPE_OP_WRITEV] = {
 		.run	= mp_io_writev,
@@ -207,10 +208,11 @@ static __always_inline int mp_command_run(struct mp_handle *handle,
 {
 	if (likely(handle && BIT(handle->kind) & MP_CONNECTIONS &&
 		   !cmd->resv)) {
-		if (cmd->op == MEGAPIPE_OP_READ && !cmd->flags)
+		if (cmd->op == MEGAPIPE_OP_READ &&
+		    !(cmd->flags & ~MEGAPIPE_CMD_COOKIE))
 			return mp_io_read(handle, cmd);
 		if (cmd->op == MEGAPIPE_OP_WRITE &&
-		    !(cmd->flags & ~MEGAPIPE_CMD_MORE))
+		    !(cmd->flags & ~(MEGAPIPE_CMD_MORE | MEGAPIPE_CMD_THEN_READ)))
 			return mp_io_write(handle, cmd);
 	}
 	return mp_command_run_by_table(handle, cmd);

@@ -126,6 +126,7 @@ void mp_handle_init(struct mp_handle *handle, struct mp_channel *channel,
 	handle->cancel = 0;
 	handle->read_op = 0;
 	handle->write_op = 0;
+	handle->write_flags = 0;
 	handle->poll = 0;
 }
 

@@ -50,7 +50,8 @@ enum mp_kind {
  * @cancel: MP_CANCEL_* of what is to complete with -ECANCELED
  * @read_op: MEGAPIPE_OP_* of the pending read, or 0
  * @write_op: MEGAPIPE_OP_* of the pending write or CONNECT, or 0
- * @more: the pending write has MEGAPIPE_CMD_MORE
+ * @write_flags: MEGAPIPE_CMD_* of the pending write.  THEN_READ only while there
+ *	is one: it keeps the place of the READ, whose fields are set already
  * @poll: events that the pending POLL waits for, 0: none is pending
  * @read_len: bytes wanted by a READ
  * @write_len: bytes of the pending write
@@ -80,7 +81,7 @@ struct mp_handle {
 	u8			cancel;
 	u8			read_op;
 	u8			write_op;
-	bool			more;
+	u8			write_flags;
 	u32			poll;
 	u32			read_len;
 	u32			write_len;

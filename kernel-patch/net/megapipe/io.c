@@ -8,6 +8,10 @@
  * address space.  One read, one write (or CONNECT) and one POLL may be pending
  * on a handle at a time.
  *
+ * A WRITE with MEGAPIPE_CMD_THEN_READ is a pending write and then a pending read,
+ * never both: as the one it keeps the other's place (mp_io_read_busy()), and where
+ * it ends as a write, it was none else.
+ *
  * READ and WRITE, by far the most common, need no memory besides the handle;
  * the others have a struct mp_request.  What those two pass through on their
  * way to TCP is inlined: for a message of 64 bytes, calls and the registers that
@@ -168,6 +172,7 @@ static __always_inline void mp_io_complete_write(struct mp_handle *handle,
 	if (unlikely(op != MEGAPIPE_OP_WRITE))
 		mp_request_free(handle->write_request);
 	handle->write_op = 0;
+	handle->write_flags = 0;
 	mp_queue_post(handle->channel, handle->id, handle->cookie, op, 0, res,
 		      0);
 }
@@ -228,10 +233,20 @@ static void mp_io_try_read(struct mp_handle *handle)
 			    0);
 }
 
+static __always_inline void mp_io_start_read(struct mp_handle *handle)
+{
+	if (!mp_io_readable(handle))
+		return;
+	if (mp_queue_room_now(handle->channel))
+		mp_io_try_read(handle);
+	else
+		mp_queue_again(handle, MP_EV_READ);
+}
+
 /* To UDP it would mean to make one datagram of this and what follows. */
 static bool mp_io_says_more(const struct mp_handle *handle)
 {
-	return unlikely(handle->more) && handle->tcp;
+	return unlikely(handle->write_flags & MEGAPIPE_CMD_MORE) && handle->tcp;
 }
 
 /* Write from the iterator, which moves on, at most a turn's worth of a stream. */
@@ -320,6 +335,19 @@ static void mp_io_try_connect(struct mp_handle *handle)
 	mp_io_complete_write(handle, err);
 }
 
+/* All is written; there is room for a completion. */
+static __always_inline void mp_io_written(struct mp_handle *handle)
+{
+	if (!(handle->write_flags & MEGAPIPE_CMD_THEN_READ)) {
+		mp_io_complete_write(handle, handle->write_done);
+		return;
+	}
+	handle->write_op = 0;
+	handle->write_flags = 0;
+	handle->read_op = MEGAPIPE_OP_READ;
+	mp_io_start_read(handle);
+}
+
 /* Try the pending write; there is room for its completion. */
 static void mp_io_try_write(struct mp_handle *handle)
 {
@@ -333,7 +361,7 @@ static void mp_io_try_write(struct mp_handle *handle)
 	while ((ret = mp_io_send(handle)) > 0) {
 		handle->write_done += ret;
 		if (likely(handle->write_done == handle->write_len)) {
-			mp_io_complete_write(handle, handle->write_done);
+			mp_io_written(handle);
 			return;
 		}
 		if (handle->write_done >= end) {
@@ -465,23 +493,22 @@ void mp_io_run(struct mp_handle *handle, int events)
 		mp_queue_again(handle, MP_EV_READ | MP_EV_WRITE);
 }
 
-static __always_inline void mp_io_start_read(struct mp_handle *handle)
+static __always_inline bool mp_io_read_busy(const struct mp_handle *handle)
 {
-	if (!mp_io_readable(handle))
-		return;
-	if (mp_queue_room_now(handle->channel))
-		mp_io_try_read(handle);
-	else
-		mp_queue_again(handle, MP_EV_READ);
+	return handle->read_op || handle->write_flags & MEGAPIPE_CMD_THEN_READ;
 }
 
 /* MEGAPIPE_OP_READ */
 int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
-	if (handle->read_op)
+	if (mp_io_read_busy(handle))
 		return -EBUSY;
 	/* 0 bytes would complete like the end of the file. */
-	if (!cmd->len || cmd->arg || cmd->aux)
+	if (!cmd->len || cmd->aux)
+		return -EINVAL;
+	if (cmd->flags & MEGAPIPE_CMD_COOKIE)
+		handle->cookie = cmd->arg;
+	else if (cmd->arg)
 		return -EINVAL;
 
 	handle->read_addr = u64_to_user_ptr(cmd->addr);
@@ -505,7 +532,7 @@ static noinline int mp_io_read_request(struct mp_handle *handle, u8 op,
 /* MEGAPIPE_OP_READV */
 int mp_io_readv(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
-	if (handle->read_op)
+	if (mp_io_read_busy(handle))
 		return -EBUSY;
 	return mp_io_read_request(handle, cmd->op,
 				  mp_request_vectors(cmd, ITER_DEST));
@@ -516,7 +543,7 @@ int mp_io_recvfrom(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
 	if (!handle->sock)
 		return -ENOTSOCK;
-	if (handle->read_op)
+	if (mp_io_read_busy(handle))
 		return -EBUSY;
 	return mp_io_read_request(handle, cmd->op, mp_request_recvfrom(cmd));
 }
@@ -526,7 +553,7 @@ static __always_inline void mp_io_start_write(struct mp_handle *handle,
 					      u32 len)
 {
 	handle->write_op = cmd->op;
-	handle->more = cmd->flags & MEGAPIPE_CMD_MORE;
+	handle->write_flags = cmd->flags;
 	handle->write_len = len;
 	handle->write_done = 0;
 	if (mp_queue_room_now(handle->channel))
@@ -545,8 +572,18 @@ int mp_io_write(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
 	if (mp_io_write_busy(handle))
 		return -EBUSY;
-	if (!cmd->len || cmd->len > MAX_RW_COUNT || cmd->arg || cmd->aux)
+	if (!cmd->len || cmd->len > MAX_RW_COUNT)
 		return -EINVAL;
+	if (cmd->flags & MEGAPIPE_CMD_THEN_READ) {
+		if (mp_io_read_busy(handle))
+			return -EBUSY;
+		if (!cmd->aux)
+			return -EINVAL;
+		handle->read_addr = u64_to_user_ptr(cmd->arg);
+		handle->read_len = min_t(u32, cmd->aux, MAX_RW_COUNT);
+	} else if (cmd->arg || cmd->aux) {
+		return -EINVAL;
+	}
 
 	handle->write_addr = u64_to_user_ptr(cmd->addr);
 	mp_io_start_write(handle, cmd, cmd->len);
@@ -688,6 +725,7 @@ void mp_io_forget(struct mp_handle *handle)
 		mp_request_free(handle->write_request);
 	handle->read_op = 0;
 	handle->write_op = 0;
+	handle->write_flags = 0;
 	handle->poll = 0;
 	handle->disconnect = false;
 }

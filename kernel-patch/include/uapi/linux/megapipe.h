@@ -34,12 +34,15 @@
  *	handle; its @aux is the number of connections still waiting.
  * @MEGAPIPE_OP_CONNECT: connect to the address of @len bytes at @addr.
  * @MEGAPIPE_OP_READ: read up to @len bytes to @addr.  @res 0 is end of file.
+ *	With MEGAPIPE_CMD_COOKIE, @arg becomes the handle's cookie before.
  * @MEGAPIPE_OP_READV: the same to the @len struct iovec at @addr.
  * @MEGAPIPE_OP_RECVFROM: the same as READ, from a socket; the sender's address
  *	goes to @arg, which has room for @aux bytes.  The completion's @aux is
  *	the length of the address, which may be more than there was room for.
  * @MEGAPIPE_OP_WRITE: write all @len bytes at @addr; fewer only before an
- *	error, which the next write then reports.
+ *	error, which the next write then reports.  With MEGAPIPE_CMD_THEN_READ it
+ *	goes on, once all is written, as a READ of up to @aux bytes to @arg, whose
+ *	completion is the only one; otherwise WRITE's is, and nothing is read.
  * @MEGAPIPE_OP_WRITEV: the same for the @len struct iovec at @addr; of more than
  *	2 GiB only the first part is written.
  * @MEGAPIPE_OP_SENDTO: the same as WRITE, to a socket, for the address of @aux
@@ -63,7 +66,8 @@
  * CANCEL, COOKIE, UNREGISTER and CLOSE have no completion of their own unless
  * they fail.  A handle can have pending at a time one of READ, READV and
  * RECVFROM; one of CONNECT, WRITE, WRITEV, SENDTO and SENDFILE; one POLL; and
- * one ACCEPT or DISCONNECT.  Another fails with -EBUSY.  -EBADF says that there
+ * one ACCEPT or DISCONNECT.  (A WRITE that is to go on as a READ is both.)
+ * Another fails with -EBUSY.  -EBADF says that there
  * is no such handle or, by SENDFILE, no such file.
  */
 enum megapipe_op {
@@ -93,6 +97,9 @@ enum megapipe_op {
  * TLS on top what does not fill a record, until it is (MSG_MORE of send()).
  */
 #define MEGAPIPE_CMD_MORE	(1U << 1)
+/* WRITE: then READ, as one command with one completion: a reply, the next request */
+#define MEGAPIPE_CMD_THEN_READ	(1U << 2)
+#define MEGAPIPE_CMD_COOKIE	(1U << 3)	/* READ: it brings a cookie */
 
 /**
  * struct megapipe_cmd - one command
@@ -101,9 +108,11 @@ enum megapipe_op {
  * @resv: must be zero
  * @handle: the handle it works on
  * @addr: user address of the data, the struct iovec array or the peer's address
- * @arg: user address of a socket address, an offset, or a cookie
+ * @arg: user address of a socket address or of what is read then, an offset, or
+ *	a cookie
  * @len: bytes, elements or connections
- * @aux: length of the socket address, a descriptor, or events
+ * @aux: length of the socket address, bytes to read then, a descriptor, or
+ *	events
  *
  * What an operation does not use must be zero.
  */
