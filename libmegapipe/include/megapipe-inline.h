@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * libmegapipe for programs that count instructions: include this instead of
- * megapipe.h, and mp_read(), mp_write(), mp_dispatch() and the mp_register() of an
- * lwsocket are inlined where nothing is to be waited for, refused or handed over;
+ * megapipe.h, and mp_read(), mp_write(), mp_write_then_read(), mp_dispatch() and the
+ * mp_register() of an lwsocket are inlined where nothing is to be waited for, refused or handed over;
  * for all else they call the library, as they do without this header.  They do not
  * look for pointers to channels, handles and events that are NULL (a handle
  * { NULL, 0 } is still -EBADF).  A channel that threads share goes to the library.
@@ -47,12 +47,15 @@ struct mp_hot_event {
 #define MP_HOT_READ	2
 #define MP_HOT_WRITE	5
 #define MP_HOT_COOKIE	12
+#define MP_HOT_THEN_READ	4		/* flags of commands */
+#define MP_HOT_WITH_COOKIE	8
 #define MP_HOT_LWSOCKET	1		/* bits 30 and 31 of such a socket */
 
 /*
  * What a channel begins with: where the next command goes and the next completion
  * is; below the limits there is nothing else to look at.  For a channel that
- * threads share, and one that is destroyed, no limit is above.
+ * threads share, and one that is destroyed, no limit is above.  Before cmd_next
+ * there is always a command, be it one of no kind.
  */
 struct mp_hot {
 	struct mp_hot_cmd *cmd_next;
@@ -120,10 +123,29 @@ static inline void mp_hot_take(struct mp_channel *channel, struct mp_hot *hot,
 	event->backlog = ev->aux;
 }
 
+/*
+ * A READ of an lwsocket that was just registered: it takes the cookie along, and
+ * is no command more.
+ */
+static inline bool mp_hot_join(mp_handle handle, const void *buf, size_t size)
+{
+	struct mp_hot_cmd *cmd = mp_hot(handle.channel)->cmd_next - 1;
+
+	if (cmd->op != MP_HOT_COOKIE || cmd->handle != handle.id)
+		return false;
+	cmd->op = MP_HOT_READ;
+	cmd->flags = MP_HOT_WITH_COOKIE;
+	cmd->addr = (uintptr_t)buf;
+	cmd->len = (uint32_t)size;
+	return true;
+}
+
 static inline int mp_inline_read(mp_handle handle, void *buf, size_t size)
 {
 	if (!mp_hot_transfer(handle, buf, size))
 		return mp_read(handle, buf, size);
+	if (mp_hot_join(handle, buf, size))
+		return 0;
 	mp_hot_push(handle, MP_HOT_READ, buf, NULL, size);
 	return 0;
 }
@@ -134,6 +156,19 @@ static inline int mp_inline_write(mp_handle handle, const void *buf,
 	if (!mp_hot_transfer(handle, buf, size))
 		return mp_write(handle, buf, size);
 	mp_hot_push(handle, MP_HOT_WRITE, buf, NULL, size);
+	return 0;
+}
+
+static inline int mp_inline_write_then_read(mp_handle handle, const void *buf,
+					    size_t size, void *in, size_t room)
+{
+	struct mp_hot_cmd *cmd = mp_hot(handle.channel)->cmd_next;
+
+	if (!mp_hot_transfer(handle, buf, size) || !in || room - 1 >= INT_MAX)
+		return mp_write_then_read(handle, buf, size, in, room);
+	mp_hot_push(handle, MP_HOT_WRITE, buf, in, size);
+	cmd->flags = MP_HOT_THEN_READ;
+	cmd->aux = (uint32_t)room;
 	return 0;
 }
 
@@ -189,6 +224,7 @@ static inline int mp_inline_dispatch(struct mp_channel *channel,
 #define mp_register	mp_inline_register
 #define mp_read		mp_inline_read
 #define mp_write	mp_inline_write
+#define mp_write_then_read	mp_inline_write_then_read
 #define mp_dispatch	mp_inline_dispatch
 #endif
 

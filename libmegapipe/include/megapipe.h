@@ -177,6 +177,15 @@ int mp_recvfrom(mp_handle handle, void *buf, size_t size,
 int mp_write(mp_handle handle, const void *buf, size_t size);
 int mp_writev(mp_handle handle, const struct iovec *iov, int iovcnt);
 
+/*
+ * A reply, then the next request: write all size bytes, and once they are written
+ * read up to room bytes to in, which may be the same buffer.  One completion:
+ * that of the read (MP_READ), or, if not all could be written, that of the write
+ * (MP_WRITE), and nothing is read.  Until then it counts as both.
+ */
+int mp_write_then_read(mp_handle handle, const void *buf, size_t size,
+		       void *in, size_t room);
+
 /* Send one message, of 0 bytes if need be, from a datagram socket to addr. */
 int mp_sendto(mp_handle handle, const void *buf, size_t size,
 	      const struct sockaddr *addr, socklen_t addrlen);
@@ -221,9 +230,9 @@ int mp_cancel(mp_handle handle);
 enum mp_command {
 	MP_ACCEPT,
 	MP_CONNECT,
-	MP_READ,	/* of mp_read() and mp_readv() */
+	MP_READ,	/* of mp_read(), mp_readv(), mp_write_then_read() */
 	MP_RECVFROM,
-	MP_WRITE,	/* of mp_write() and mp_writev() */
+	MP_WRITE,	/* of mp_write(), mp_writev(), mp_write_then_read() */
 	MP_SENDTO,
 	MP_SENDFILE,
 	MP_POLL,

@@ -58,7 +58,7 @@ static struct mp_channel *channel_get(void)
 /* Leaves a channel that can be used, and does nothing but say -EBADF. */
 static void channel_put(struct mp_channel *ch)
 {
-	free(ch->cmds);
+	free(ch->cmd_guard);
 	free(ch->events);
 	free(ch->aside);
 	pthread_mutex_destroy(&ch->mutex);
@@ -122,12 +122,14 @@ static int create(struct mp_channel **channel)
 	if (!ch)
 		goto out_close;
 	/* Of the most that mp_set_batch() can ask for; unused pages are free. */
-	ch->cmds = malloc(MP_BATCH_MAX * sizeof(*ch->cmds));
+	ch->cmd_guard = malloc((1 + MP_BATCH_MAX) * sizeof(*ch->cmd_guard));
 	ch->events = malloc(MP_FETCH_MAX * sizeof(*ch->events));
 	ch->aside = malloc(MP_ASIDE_BYTES);
-	if (!ch->cmds || !ch->events || !ch->aside)
+	if (!ch->cmd_guard || !ch->events || !ch->aside)
 		goto out_put;
 
+	*ch->cmd_guard = (struct mp_hot_cmd) { .op = MP_HOT_NOTHING };
+	ch->cmds = ch->cmd_guard + 1;
 	ch->fd = ch->hot_fd = fd;
 	ch->max_dispatch = info.max_dispatch;
 	ch->at->cmd_next = ch->cmd_seen = ch->cmds;

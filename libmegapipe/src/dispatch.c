@@ -36,6 +36,8 @@ _Static_assert(sizeof(struct megapipe_dispatch) == 64, "ABI");
 _Static_assert(MP_HOT_READ == MEGAPIPE_OP_READ, "ABI");
 _Static_assert(MP_HOT_WRITE == MEGAPIPE_OP_WRITE, "ABI");
 _Static_assert(MP_HOT_COOKIE == MEGAPIPE_OP_COOKIE, "ABI");
+_Static_assert(MP_HOT_THEN_READ == MEGAPIPE_CMD_THEN_READ, "ABI");
+_Static_assert(MP_HOT_WITH_COOKIE == MEGAPIPE_CMD_COOKIE, "ABI");
 _Static_assert(MP_HOT_LWSOCKET << 30 == (int)MEGAPIPE_HANDLE_LWSOCKET, "ABI");
 _Static_assert(MP_MORE == MEGAPIPE_EVENT_MORE, "passed on as they are");
 _Static_assert(MP_IS_FD == MEGAPIPE_EVENT_FD, "passed on as they are");

@@ -23,6 +23,7 @@
 #define MP_FETCH_MAX	256	/* completions fetched by one system call */
 #define MP_IOV_MAX	1024	/* the kernel's UIO_MAXIOV */
 #define MP_ASIDE_BYTES	(MP_IOV_MAX * sizeof(struct iovec))
+#define MP_HOT_NOTHING	255	/* no command of the kernel's */
 #define MP_DEVICE	"/dev/megapipe"
 #define MP_SEEN_KEYS	2048	/* a power of 2 */
 #define MP_FEW		4
@@ -62,8 +63,9 @@ struct mp_channel {
 	/*
 	 * The batch: commands from cmds to at->cmd_next are collected.  It is
 	 * below cmd_flush whenever a public function returns, so that a request
-	 * has room without asking.
+	 * has room without asking.  The guard is of no kind, and none's.
 	 */
+	struct mp_hot_cmd *cmd_guard;
 	struct mp_hot_cmd *cmds;
 	struct mp_hot_cmd *cmd_flush;
 

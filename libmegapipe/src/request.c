@@ -312,6 +312,11 @@ static int transfer_vector(mp_handle handle, uint8_t op, uint8_t flags,
 
 int mp_read(mp_handle handle, void *buf, size_t size)
 {
+	struct mp_channel *ch = handle.channel;
+
+	if (ch && ch->hot.cmd_limit && is_buffer(buf, size) &&
+	    mp_hot_join(handle, buf, size))
+		return 0;
 	return transfer(handle, MEGAPIPE_OP_READ, 0, buf, size);
 }
 
@@ -337,6 +342,21 @@ int mp_recvfrom(mp_handle handle, void *buf, size_t size,
 int mp_write(mp_handle handle, const void *buf, size_t size)
 {
 	return transfer(handle, MEGAPIPE_OP_WRITE, 0, buf, size);
+}
+
+int mp_write_then_read(mp_handle handle, const void *buf, size_t size,
+		       void *in, size_t room)
+{
+	if (!is_buffer(buf, size) || !is_buffer(in, room))
+		return -EINVAL;
+	return push(handle, (struct mp_hot_cmd) {
+		.op = MEGAPIPE_OP_WRITE,
+		.flags = MEGAPIPE_CMD_THEN_READ,
+		.addr = mp_address(buf),
+		.len = (uint32_t)size,
+		.arg = mp_address(in),
+		.aux = (uint32_t)room,
+	});
 }
 
 int mp_write_more(mp_handle handle, const void *buf, size_t size)
