@@ -130,6 +130,20 @@ static inline int io_write(struct io *io, io_handle handle, const void *buf, siz
 	});
 }
 
+static inline int io_write_then_read(struct io *io, io_handle handle, void *buf, size_t size,
+				     size_t room)
+{
+	return io_push(io, (struct megapipe_cmd) {
+		.op = MEGAPIPE_OP_WRITE,
+		.flags = MEGAPIPE_CMD_THEN_READ,
+		.handle = handle,
+		.addr = (uintptr_t)buf,
+		.len = size,
+		.arg = (uintptr_t)buf,
+		.aux = room,
+	});
+}
+
 static inline int io_write_more(struct io *io, io_handle handle, const void *buf, size_t size)
 {
 	return io_push(io, (struct megapipe_cmd) {

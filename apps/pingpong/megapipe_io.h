@@ -59,6 +59,13 @@ static inline int io_write(struct io *io, io_handle handle, const void *buf, siz
 	return mp_write(handle, buf, size);
 }
 
+static inline int io_write_then_read(struct io *io, io_handle handle, void *buf, size_t size,
+				     size_t room)
+{
+	(void)io;
+	return mp_write_then_read(handle, buf, size, buf, room);
+}
+
 static inline int io_write_more(struct io *io, io_handle handle, const void *buf, size_t size)
 {
 	(void)io;

@@ -10,20 +10,16 @@
  *	io_listen()		register the listener, or what is waited for
  *	io_name()		register what was accepted
  *	io_accept(), io_read(), io_write(), io_close(), io_wait(), io_flush()
+ *	io_write_then_read()	write from the buffer, and then read into it
  *	io_write_more()		the FIN may go with it: the close comes next
  *	io_drop()		unregister
  *	io_tofd()		make a descriptor of what was accepted
  *	io_backlog()		connections that wait to be accepted, or -errno
  *	io_stats()		what the kernel has counted
  *
- * A connection has two buffers, so that the next read goes out together with the
- * write of what was read before:
- *
- *	read completes (A)  -> write A, read into B
- *	read completes (B)  -> write B, read into A
- *
- * and if a read completes before the write of the other buffer did, it is held
- * until then: at most one write is under way, and the order is the client's.
+ * A reply and the wait for the next message are one request, which completes when
+ * the message is there: so a connection has one buffer, and a transaction is one
+ * command and one completion.
  *
  * What a thread has accepted is its own, so one that cannot keep up had better not
  * accept all that there are:
@@ -60,11 +56,8 @@ struct connection {
 	io_handle handle;
 	uint64_t bytes;			/* of the current message, echoed */
 	uint64_t left;			/* to be written before the server closes it */
-	unsigned int reading;		/* buffer 0 or 1 that is read into */
-	int writing;			/* bytes under way; 0 = no write is */
-	int held;			/* bytes read, to be written next */
-	bool ended;			/* to be closed when the write under way is done */
-	unsigned char buffers[];	/* two */
+	int writing;			/* bytes under way; written when the read completes */
+	unsigned char buffer[];
 };
 
 struct chunk {
@@ -94,15 +87,9 @@ struct channel_state {
 	_Alignas(CACHE_LINE) atomic_uint handed;
 };
 
-static unsigned char *buffer(const struct channel_state *s, struct connection *c,
-			     unsigned int which)
-{
-	return c->buffers + which * s->buffer_bytes;
-}
-
 static int grow(struct channel_state *s)
 {
-	const size_t bytes = sizeof(struct connection) + 2 * s->buffer_bytes;
+	const size_t bytes = sizeof(struct connection) + s->buffer_bytes;
 	const size_t each = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
 	const size_t nr = CHUNK_BYTES / each ?: 1;
 	struct chunk *chunk = aligned_alloc(CACHE_LINE, sizeof(*chunk) + nr * each);
@@ -131,10 +118,7 @@ static struct connection *connection_get(struct channel_state *s)
 	s->free = c->next;
 	c->bytes = 0;
 	c->left = s->each;
-	c->reading = 0;
 	c->writing = 0;
-	c->held = 0;
-	c->ended = false;
 	return c;
 }
 
@@ -302,33 +286,27 @@ static void fail_connection(struct worker *w, struct connection *c)
 }
 
 /* Write the connection's last bytes; when they are written, it is closed. */
-static void write_last(struct worker *w, struct connection *c, const unsigned char *full, int n)
+static void write_last(struct worker *w, struct connection *c, int n)
 {
 	struct channel_state *s = w->state;
 
-	c->ended = true;
-	if (w->options->fin_with_data ? io_write_more(&s->io, c->handle, full, n) :
-					io_write(&s->io, c->handle, full, n))
+	if (w->options->fin_with_data ? io_write_more(&s->io, c->handle, c->buffer, n) :
+					io_write(&s->io, c->handle, c->buffer, n))
 		fail_connection(w, c);
 }
 
-/* Write the buffer that was read into, and read into the other. */
+/* Write what was read, and read what comes next. */
 static void turn(struct worker *w, struct connection *c, int n)
 {
 	struct channel_state *s = w->state;
-	const unsigned char *full = buffer(s, c, c->reading);
-	const io_handle handle = c->handle;
 
 	c->writing = n;
-	c->held = 0;
-	c->reading = !c->reading;
 	if (__builtin_expect(c->left <= (uint64_t)n, 0)) {
-		write_last(w, c, full, n);
+		write_last(w, c, n);
 		return;
 	}
 	c->left -= n;
-	if (io_write(&s->io, handle, full, n) ||
-	    io_read(&s->io, handle, buffer(s, c, c->reading), s->buffer_bytes))
+	if (io_write_then_read(&s->io, c->handle, c->buffer, n, s->buffer_bytes))
 		fail_connection(w, c);
 }
 
@@ -345,7 +323,7 @@ static inline __attribute__((always_inline)) void begin(struct worker *w, int so
 			close(socket);
 		return;
 	}
-	if (io_read(&s->io, c->handle, buffer(s, c, c->reading), s->buffer_bytes))
+	if (io_read(&s->io, c->handle, c->buffer, s->buffer_bytes))
 		fail_connection(w, c);
 }
 
@@ -401,18 +379,19 @@ static COLD bool polled(struct worker *w, const void *cookie)
 
 static void has_read(struct worker *w, struct connection *c, int n)
 {
+	if (c->writing) {
+		count_bytes(w, &c->bytes, c->writing);
+		c->writing = 0;
+	}
 	if (n < 0)
 		fail_connection(w, c);
-	else if (n == 0 && c->writing)
-		c->ended = true;
 	else if (n == 0)
 		close_connection(w, c);
-	else if (c->writing)
-		c->held = n;
 	else
 		turn(w, c, n);
 }
 
+/* The last bytes, or not all of those that a read was to follow. */
 static void has_written(struct worker *w, struct connection *c, int n)
 {
 	if (n != c->writing) {
@@ -420,11 +399,7 @@ static void has_written(struct worker *w, struct connection *c, int n)
 		return;
 	}
 	count_bytes(w, &c->bytes, n);
-	c->writing = 0;
-	if (c->ended)
-		close_connection(w, c);
-	else if (c->held)
-		turn(w, c, c->held);
+	close_connection(w, c);
 }
 
 static COLD int open_inbox(struct worker *w)
