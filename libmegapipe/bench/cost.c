@@ -12,7 +12,8 @@
  * count is exact, whatever else the machine does, and the same on every run.
  *
  *	So many clients ask at a time, of twice as many, each so many times on a
- *	connection; the server reads, writes, and closes at the end of file.
+ *	connection; the server reads (mp_read()), writes and reads on
+ *	(mp_write_then_read()), and closes at the end of file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -148,11 +149,16 @@ static KERNEL void run_command(const struct megapipe_cmd *cmd)
 		client->cookie = cmd->arg;
 		break;
 	case MEGAPIPE_OP_READ:
+		if (cmd->flags & MEGAPIPE_CMD_COOKIE)
+			client->cookie = cmd->arg;
 		client->reads = true;
 		break;
 	case MEGAPIPE_OP_WRITE:
-		post(MEGAPIPE_OP_WRITE, cmd->handle, (int)cmd->len,
-		     client->cookie);
+		if (cmd->flags & MEGAPIPE_CMD_THEN_READ)
+			client->reads = true;
+		else
+			post(MEGAPIPE_OP_WRITE, cmd->handle, (int)cmd->len,
+			     client->cookie);
 		if (++kernel.written == WARM_UP + COUNTED)
 			post(MEGAPIPE_OP_POLL, STOP, EPOLLIN, 0);
 		break;
