@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * libmegapipe for programs that count instructions: include this instead of
- * megapipe.h, and mp_read(), mp_write(), mp_write_then_read(), mp_dispatch() and the
- * mp_register() of an lwsocket are inlined where nothing is to be waited for, refused or handed over;
- * for all else they call the library, as they do without this header.  They do not
- * look for pointers to channels, handles and events that are NULL (a handle
- * { NULL, 0 } is still -EBADF).  A channel that threads share goes to the library.
+ * megapipe.h, and mp_read(), mp_write(), mp_write_then_read(), mp_dispatch() and
+ * the mp_register() of an lwsocket are inlined where nothing is to be waited for,
+ * refused or handed over; for all else they call the library, as they do without
+ * this header.  They do not look for pointers to channels, handles and events that
+ * are NULL (a handle { NULL, 0 } is still -EBADF).  A channel that threads share
+ * goes to the library.
  *
  * What stands here of the library's insides is part of its binary interface: it
  * changes only together with the number in its soname.
@@ -93,7 +94,7 @@ static inline bool mp_hot_transfer(mp_handle handle, const void *buf,
 }
 
 static inline void mp_hot_push(mp_handle handle, uint8_t op, const void *buf,
-			       const void *cookie, size_t size)
+			       const void *arg, size_t size)
 {
 	struct mp_hot *hot = mp_hot(handle.channel);
 	struct mp_hot_cmd *cmd = hot->cmd_next;
@@ -103,7 +104,7 @@ static inline void mp_hot_push(mp_handle handle, uint8_t op, const void *buf,
 	cmd->resv = 0;
 	cmd->handle = handle.id;
 	cmd->addr = (uintptr_t)buf;
-	cmd->arg = (uintptr_t)cookie;
+	cmd->arg = (uintptr_t)arg;
 	cmd->len = (uint32_t)size;
 	cmd->aux = 0;
 	hot->cmd_next = cmd + 1;
@@ -124,8 +125,9 @@ static inline void mp_hot_take(struct mp_channel *channel, struct mp_hot *hot,
 }
 
 /*
- * A READ of an lwsocket that was just registered: it takes the cookie along, and
- * is no command more.
+ * A READ of the lwsocket whose registration is the last command collected: it takes
+ * the cookie along, and is no command more.  Registering would have been run right
+ * before it in any case.
  */
 static inline bool mp_hot_join(mp_handle handle, const void *buf, size_t size)
 {
@@ -162,10 +164,11 @@ static inline int mp_inline_write(mp_handle handle, const void *buf,
 static inline int mp_inline_write_then_read(mp_handle handle, const void *buf,
 					    size_t size, void *in, size_t room)
 {
-	struct mp_hot_cmd *cmd = mp_hot(handle.channel)->cmd_next;
+	struct mp_hot_cmd *cmd;
 
 	if (!mp_hot_transfer(handle, buf, size) || !in || room - 1 >= INT_MAX)
 		return mp_write_then_read(handle, buf, size, in, room);
+	cmd = mp_hot(handle.channel)->cmd_next;
 	mp_hot_push(handle, MP_HOT_WRITE, buf, in, size);
 	cmd->flags = MP_HOT_THEN_READ;
 	cmd->aux = (uint32_t)room;

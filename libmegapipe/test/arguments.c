@@ -27,6 +27,7 @@ static void expect_all(mp_handle h, int wanted)
 	EXPECT_EQ(mp_recvfrom(h, buf, 1, addr, 16), wanted);
 	EXPECT_EQ(mp_write(h, buf, 1), wanted);
 	EXPECT_EQ(mp_writev(h, &iov, 1), wanted);
+	EXPECT_EQ(mp_write_then_read(h, buf, 1, buf, 1), wanted);
 	EXPECT_EQ(mp_sendto(h, buf, 1, addr, 16), wanted);
 	EXPECT_EQ(mp_sendfile(h, 0, 0, 1), wanted);
 	EXPECT_EQ(mp_write_more(h, buf, 1), wanted);

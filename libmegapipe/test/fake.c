@@ -179,6 +179,41 @@ static void follow(const struct megapipe_cmd *cmd)
 	}
 }
 
+/* What an operation does not know or use is zero. */
+static bool is_well_made(const struct megapipe_cmd *cmd)
+{
+	static const uint8_t flags[MEGAPIPE_OP_LAST] = {
+		[MEGAPIPE_OP_ACCEPT] = MEGAPIPE_CMD_LWSOCKET,
+		[MEGAPIPE_OP_READ] = MEGAPIPE_CMD_COOKIE,
+		[MEGAPIPE_OP_WRITE] = MEGAPIPE_CMD_MORE |
+				      MEGAPIPE_CMD_THEN_READ,
+		[MEGAPIPE_OP_WRITEV] = MEGAPIPE_CMD_MORE,
+		[MEGAPIPE_OP_SENDFILE] = MEGAPIPE_CMD_MORE,
+	};
+
+	if (cmd->resv || cmd->op >= MEGAPIPE_OP_LAST ||
+	    cmd->flags & ~flags[cmd->op])
+		return false;
+	switch (cmd->op) {
+	case MEGAPIPE_OP_READ:
+		return cmd->len && !cmd->aux &&
+		       (!cmd->arg || cmd->flags & MEGAPIPE_CMD_COOKIE);
+	case MEGAPIPE_OP_WRITE:
+		if (cmd->flags & MEGAPIPE_CMD_THEN_READ)
+			return cmd->len && cmd->aux;
+		return cmd->len && !cmd->arg && !cmd->aux;
+	case MEGAPIPE_OP_COOKIE:
+		return !cmd->addr && !cmd->len && !cmd->aux;
+	}
+	return true;
+}
+
+/* A write that a read follows completes as that. */
+static uint16_t completes_as(const struct megapipe_cmd *cmd)
+{
+	return cmd->flags & MEGAPIPE_CMD_THEN_READ ? MEGAPIPE_OP_READ : cmd->op;
+}
+
 static unsigned int run_commands(const struct megapipe_dispatch *d,
 				 unsigned int *posted)
 {
@@ -189,7 +224,7 @@ static unsigned int run_commands(const struct megapipe_dispatch *d,
 	for (i = 0; i < d->nr_cmds; i++) {
 		const struct megapipe_cmd *cmd = &cmds[i];
 
-		if (cmd->resv || cmd->op >= MEGAPIPE_OP_LAST)
+		if (!is_well_made(cmd))
 			fake.misuse = true;
 		if (is_stale(cmd->handle)) {
 			/* Half of the room is for what waits. */
@@ -207,10 +242,10 @@ static unsigned int run_commands(const struct megapipe_dispatch *d,
 		} else if (fake.instant && (cmd->op == MEGAPIPE_OP_READ ||
 					    cmd->op == MEGAPIPE_OP_WRITE)) {
 			if (*posted < d->max_events)
-				events[(*posted)++] = completion(cmd->handle,
-								 cmd->op, 1);
+				events[(*posted)++] = completion(
+					cmd->handle, completes_as(cmd), 1);
 			else
-				fake_complete(cmd->handle, cmd->op, 1);
+				fake_complete(cmd->handle, completes_as(cmd), 1);
 		} else {
 			follow(cmd);
 		}
