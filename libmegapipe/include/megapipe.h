@@ -181,7 +181,8 @@ int mp_writev(mp_handle handle, const struct iovec *iov, int iovcnt);
  * A reply, then the next request: write all size bytes, and once they are written
  * read up to room bytes to in, which may be the same buffer.  One completion:
  * that of the read (MP_READ), or, if not all could be written, that of the write
- * (MP_WRITE), and nothing is read.  Until then it counts as both.
+ * (MP_WRITE), and nothing is read.  Pending it counts as both until all is written,
+ * and as a read then.
  */
 int mp_write_then_read(mp_handle handle, const void *buf, size_t size,
 		       void *in, size_t room);
@@ -238,7 +239,8 @@ enum mp_command {
 	MP_POLL,
 	MP_DISCONNECT,
 	/* mp_unregister(), mp_close(), mp_cancel(), the mp_register() of an
-	 * lwsocket: the handle is none.  They complete only so.
+	 * lwsocket unless an mp_read() of it comes right behind and says so:
+	 * the handle is none.  They complete only so.
 	 */
 	MP_FAILED,
 };
