@@ -129,7 +129,7 @@ static inline void mp_hot_take(struct mp_channel *channel, struct mp_hot *hot,
  * the cookie along, and is no command more.  Registering would have been run right
  * before it in any case.
  */
-static inline bool mp_hot_join(mp_handle handle, const void *buf, size_t size)
+static inline bool mp_hot_join(mp_handle handle, uint64_t addr, uint32_t len)
 {
 	struct mp_hot_cmd *cmd = mp_hot(handle.channel)->cmd_next - 1;
 
@@ -137,8 +137,8 @@ static inline bool mp_hot_join(mp_handle handle, const void *buf, size_t size)
 		return false;
 	cmd->op = MP_HOT_READ;
 	cmd->flags = MP_HOT_WITH_COOKIE;
-	cmd->addr = (uintptr_t)buf;
-	cmd->len = (uint32_t)size;
+	cmd->addr = addr;
+	cmd->len = len;
 	return true;
 }
 
@@ -146,7 +146,7 @@ static inline int mp_inline_read(mp_handle handle, void *buf, size_t size)
 {
 	if (!mp_hot_transfer(handle, buf, size))
 		return mp_read(handle, buf, size);
-	if (mp_hot_join(handle, buf, size))
+	if (mp_hot_join(handle, (uintptr_t)buf, (uint32_t)size))
 		return 0;
 	mp_hot_push(handle, MP_HOT_READ, buf, NULL, size);
 	return 0;

@@ -63,7 +63,8 @@ struct mp_channel {
 	/*
 	 * The batch: commands from cmds to at->cmd_next are collected.  It is
 	 * below cmd_flush whenever a public function returns, so that a request
-	 * has room without asking.  The guard is of no kind, and none's.
+	 * has room without asking.  The guard before them is of no kind and no
+	 * handle's, so that there is a last command always: see mp_hot_join().
 	 */
 	struct mp_hot_cmd *cmd_guard;
 	struct mp_hot_cmd *cmds;

@@ -90,6 +90,9 @@ static inline int push(mp_handle handle, struct mp_hot_cmd cmd)
 	if (unlikely(full && !ch->hot.cmd_limit))	/* or destroyed */
 		return push_shared(ch, cmd.op, cmd.flags, handle.id, cmd.addr,
 				   cmd.arg, cmd.len, cmd.aux);
+	if (cmd.op == MEGAPIPE_OP_READ &&
+	    unlikely(mp_hot_join(handle, cmd.addr, cmd.len)))
+		return 0;
 	cmd.handle = handle.id;
 	*ch->hot.cmd_next++ = cmd;
 	return unlikely(full) ? collected(ch) : 0;
@@ -312,11 +315,6 @@ static int transfer_vector(mp_handle handle, uint8_t op, uint8_t flags,
 
 int mp_read(mp_handle handle, void *buf, size_t size)
 {
-	struct mp_channel *ch = handle.channel;
-
-	if (ch && ch->hot.cmd_limit && is_buffer(buf, size) &&
-	    mp_hot_join(handle, buf, size))
-		return 0;
 	return transfer(handle, MEGAPIPE_OP_READ, 0, buf, size);
 }
 

@@ -200,7 +200,8 @@ static bool is_well_made(const struct megapipe_cmd *cmd)
 		       (!cmd->arg || cmd->flags & MEGAPIPE_CMD_COOKIE);
 	case MEGAPIPE_OP_WRITE:
 		if (cmd->flags & MEGAPIPE_CMD_THEN_READ)
-			return cmd->len && cmd->aux;
+			return cmd->len && cmd->aux &&
+			       !(cmd->flags & MEGAPIPE_CMD_MORE);
 		return cmd->len && !cmd->arg && !cmd->aux;
 	case MEGAPIPE_OP_COOKIE:
 		return !cmd->addr && !cmd->len && !cmd->aux;

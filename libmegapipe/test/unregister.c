@@ -365,10 +365,10 @@ static void destroy__closes_the_accepted(void)
 }
 
 /*
- * Against a model: random completions, requests and unregistrations of 40
- * handles, whose successors have the same slot in their numbers.  The program
- * must see the completions of handles that it has not given up, in order, and
- * no others.
+ * Against a model: random completions, requests, registrations and
+ * unregistrations of 40 lwsockets, whose successors have the same slot in their
+ * numbers.  The program must see the completions of handles that it has not given
+ * up, in order, and no others.
  */
 #define MODEL_HANDLES	40
 #define MODEL_STEPS	1000
@@ -403,17 +403,29 @@ static bool model_knows(const struct model *m, int id)
 	return !id || m->ids[id % (1 << 20) / 64] == id;
 }
 
+/* The read after it shares its command, or does not. */
+static void model_register(struct mp_channel *channel, int id)
+{
+	mp_handle h;
+
+	ASSERT_EQ(mp_register(channel, id, buf, NULL, &h), 0);
+	ASSERT_EQ(h.id, id);
+	if (random() % 4)
+		ASSERT_EQ(mp_read(h, buf, 1), 0);
+}
+
 static void run_model(struct mp_channel *channel)
 {
 	struct model m = { .channel = channel };
 	int step, id, seen;
 
 	for (id = 0; id < MODEL_HANDLES; id++)
-		m.ids[id] = (1 << 20) + id * 64;
+		m.ids[id] = MEGAPIPE_HANDLE_LWSOCKET + (1 << 20) +
+			    id * 64;
 	for (step = 0; step < MODEL_STEPS; step++) {
 		int *of = &m.ids[random() % MODEL_HANDLES];
 
-		switch (random() % 8) {
+		switch (random() % 9) {
 		case 0: case 1:
 			if (!fake.instant) {
 				fake_complete(*of, MEGAPIPE_OP_READ, 1);
@@ -425,6 +437,9 @@ static void run_model(struct mp_channel *channel)
 			break;
 		case 3: case 4:
 			ASSERT_EQ(mp_write(handle(channel, *of), buf, 1), 0);
+			break;
+		case 5:
+			model_register(channel, *of);
 			break;
 		default:
 			seen = next_id(channel);
