@@ -68,7 +68,7 @@ def test_coverage() -> None:
 def test_kernel_header_is_enough_for_a_library_alone(tmp_path: Path) -> None:
     """A machine without MegaPipe's headers in /usr/include builds it, from read-only sources."""
     make(f"BUILD={tmp_path}", "lib")
-    assert (tmp_path / "lib" / "libmegapipe.so.0").exists()
+    assert (tmp_path / "lib" / "libmegapipe.so.1").exists()
 
 
 def test_info_where_there_is_none() -> None:

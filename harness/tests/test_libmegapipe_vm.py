@@ -86,7 +86,7 @@ def test_info__shows_live_channels(guest: Host) -> None:
                 break
             assert time.monotonic() < deadline, answer
         assert len({channel["fd"] for channel in found}) == 2
-        assert answer["abi_version"] == answer["library"]["abi_version"] == 1
+        assert answer["abi_version"] == answer["library"]["abi_version"] == 2
         assert answer["commands"] >= answer["library"]["commands"]
         assert answer["max_handles"] > 0
         assert all(channel["fields"].get("handles") for channel in found), found

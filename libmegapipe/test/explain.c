@@ -43,7 +43,7 @@ static void abi__which_is_older(void)
 {
 	fake_reset();
 	fake.info.abi_version = MEGAPIPE_ABI_VERSION + 1;
-	EXPECT_WORDS(-EPROTO, "ABI version 2", "needs version 1",
+	EXPECT_WORDS(-EPROTO, "ABI version 3", "needs version 2",
 		     "newer libmegapipe");
 	fake.info.abi_version = MEGAPIPE_ABI_VERSION;
 	fake.info.nr_ops = 3;

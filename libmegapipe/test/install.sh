@@ -24,8 +24,8 @@ for file in include/megapipe.h lib/libmegapipe.a lib/libmegapipe.so \
 	[ -e "$root/usr/$file" ] || fail "no $file"
 done
 # A link that leads out of DESTDIR would lead nowhere in the end.
-[ "$(readlink "$root/usr/lib/libmegapipe.so")" = libmegapipe.so.0 ] || fail 'link to the soname'
-[ -e "$root/usr/lib/libmegapipe.so.0" ] || fail 'no soname'
+[ "$(readlink "$root/usr/lib/libmegapipe.so")" = libmegapipe.so.1 ] || fail 'link to the soname'
+[ -e "$root/usr/lib/libmegapipe.so.1" ] || fail 'no soname'
 ! grep -n '@' "$root/usr/lib/pkgconfig/libmegapipe.pc" || fail 'not filled in'
 
 # pkg-config's answer, without asking for pkg-config: Cflags and Libs of the file

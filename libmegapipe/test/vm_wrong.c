@@ -133,7 +133,7 @@ static void limits__told(void)
 	struct mp_info info;
 
 	ASSERT_EQ(mp_info(p.s.channel, &info), 0);
-	EXPECT_EQ(info.abi_version, 1);
+	EXPECT_EQ(info.abi_version, 2);
 	EXPECT(info.commands >= 15);
 	EXPECT(info.max_handles > 0);
 	EXPECT(info.max_batch >= MP_BATCH_MAX);

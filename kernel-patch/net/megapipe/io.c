@@ -471,6 +471,9 @@ void mp_io_run(struct mp_handle *handle, int events)
 		mp_io_try_read(handle);
 		events &= ~MP_EV_READ;
 	}
+	/* A READ that begins when the write ends looks for itself. */
+	if (!handle->read_op)
+		events &= ~MP_EV_READ;
 	if (events & MP_EV_WRITE && handle->write_op &&
 	    mp_queue_room(channel)) {
 		mp_io_try_write(handle);
@@ -501,14 +504,14 @@ static __always_inline bool mp_io_read_busy(const struct mp_handle *handle)
 /* MEGAPIPE_OP_READ */
 int mp_io_read(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 {
+	if (cmd->flags & MEGAPIPE_CMD_COOKIE)
+		handle->cookie = cmd->arg;
+	else if (cmd->arg)
+		return -EINVAL;
 	if (mp_io_read_busy(handle))
 		return -EBUSY;
 	/* 0 bytes would complete like the end of the file. */
 	if (!cmd->len || cmd->aux)
-		return -EINVAL;
-	if (cmd->flags & MEGAPIPE_CMD_COOKIE)
-		handle->cookie = cmd->arg;
-	else if (cmd->arg)
 		return -EINVAL;
 
 	handle->read_addr = u64_to_user_ptr(cmd->addr);
@@ -577,7 +580,8 @@ int mp_io_write(struct mp_handle *handle, const struct megapipe_cmd *cmd)
 	if (cmd->flags & MEGAPIPE_CMD_THEN_READ) {
 		if (mp_io_read_busy(handle))
 			return -EBUSY;
-		if (!cmd->aux)
+		/* What MORE would hold back is what the READ waits to be answered. */
+		if (!cmd->aux || cmd->flags & MEGAPIPE_CMD_MORE)
 			return -EINVAL;
 		handle->read_addr = u64_to_user_ptr(cmd->arg);
 		handle->read_len = min_t(u32, cmd->aux, MAX_RW_COUNT);

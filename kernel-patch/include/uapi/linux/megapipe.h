@@ -16,7 +16,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define MEGAPIPE_ABI_VERSION	1
+#define MEGAPIPE_ABI_VERSION	2
 
 /*
  * A handle names one registered descriptor or one lwsocket, within its
@@ -34,7 +34,7 @@
  *	handle; its @aux is the number of connections still waiting.
  * @MEGAPIPE_OP_CONNECT: connect to the address of @len bytes at @addr.
  * @MEGAPIPE_OP_READ: read up to @len bytes to @addr.  @res 0 is end of file.
- *	With MEGAPIPE_CMD_COOKIE, @arg becomes the handle's cookie before.
+ *	With MEGAPIPE_CMD_COOKIE it is a COOKIE command, of @arg, before that.
  * @MEGAPIPE_OP_READV: the same to the @len struct iovec at @addr.
  * @MEGAPIPE_OP_RECVFROM: the same as READ, from a socket; the sender's address
  *	goes to @arg, which has room for @aux bytes.  The completion's @aux is
@@ -97,7 +97,7 @@ enum megapipe_op {
  * TLS on top what does not fill a record, until it is (MSG_MORE of send()).
  */
 #define MEGAPIPE_CMD_MORE	(1U << 1)
-/* WRITE: then READ, as one command with one completion: a reply, the next request */
+/* WRITE, not with MORE: then READ, with one completion: a reply, the next request */
 #define MEGAPIPE_CMD_THEN_READ	(1U << 2)
 #define MEGAPIPE_CMD_COOKIE	(1U << 3)	/* READ: it brings a cookie */
 
