@@ -112,6 +112,16 @@ static inline int io_accept(struct io *io, io_handle listener, unsigned int nr, 
 
 static inline int io_read(struct io *io, io_handle handle, void *buf, size_t size)
 {
+	struct megapipe_cmd *next = io->cmds + io->nr_cmds;
+
+	/* It was just named: one command does both. */
+	if (io->nr_cmds && next[-1].op == MEGAPIPE_OP_COOKIE && next[-1].handle == handle) {
+		next[-1].op = MEGAPIPE_OP_READ;
+		next[-1].flags = MEGAPIPE_CMD_COOKIE;
+		next[-1].addr = (uintptr_t)buf;
+		next[-1].len = size;
+		return 0;
+	}
 	return io_push(io, (struct megapipe_cmd) {
 		.op = MEGAPIPE_OP_READ,
 		.handle = handle,
