@@ -22,6 +22,7 @@ static void expect_refused(mp_handle h)
 	expect_answer(h, mp_read(h, buf, 1), MP_READ);
 	expect_answer(h, mp_write(h, buf, 1), MP_WRITE);
 	expect_answer(h, mp_writev(h, &iov, 1), MP_WRITE);
+	expect_answer(h, mp_write_then_read(h, buf, 1, buf, 1), MP_WRITE);
 	expect_answer(h, mp_disconnect(h), MP_DISCONNECT);
 	expect_answer(h, mp_cancel(h), MP_FAILED);
 	expect_answer(h, mp_unregister(h), MP_FAILED);
@@ -90,6 +91,12 @@ static void register__lwsocket_that_is_none(void)
 	server_open(&s, AF_INET, 64);
 	ASSERT_EQ(mp_register(s.channel, 1 << 30 | 12345, NULL, NULL, &h), 0);
 	expect_result(s.channel, h, MP_FAILED, -EBADF);
+
+	/* With the read that comes right behind it is one command. */
+	ASSERT_EQ(mp_register(s.channel, 1 << 30 | 12345, NULL, NULL, &h), 0);
+	ASSERT_EQ(mp_read(h, buf, 1), 0);
+	expect_result(s.channel, h, MP_READ, -EBADF);
+	expect_silence(s.channel);
 	server_close(&s);
 }
 
