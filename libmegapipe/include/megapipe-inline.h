@@ -56,7 +56,7 @@ struct mp_hot_event {
  * What a channel begins with: where the next command goes and the next completion
  * is; below the limits there is nothing else to look at.  For a channel that
  * threads share, and one that is destroyed, no limit is above.  Before cmd_next
- * there is always a command, be it one of no kind.
+ * there is a command at any time, be it one of no kind.
  */
 struct mp_hot {
 	struct mp_hot_cmd *cmd_next;
@@ -86,11 +86,16 @@ static inline bool mp_hot_room(struct mp_channel *channel)
 	return mp_hot(channel)->cmd_next < mp_hot(channel)->cmd_limit;
 }
 
+static inline bool mp_hot_valid(mp_handle handle, const void *buf, size_t size)
+{
+	return __builtin_expect(handle.id > 0 && buf && size - 1 < INT_MAX, 1);
+}
+
 static inline bool mp_hot_transfer(mp_handle handle, const void *buf,
 				   size_t size)
 {
-	return __builtin_expect(handle.id > 0 && buf && size - 1 < INT_MAX &&
-				mp_hot_room(handle.channel), 1);
+	return mp_hot_valid(handle, buf, size) &&
+	       __builtin_expect(mp_hot_room(handle.channel), 1);
 }
 
 static inline void mp_hot_push(mp_handle handle, uint8_t op, const void *buf,
@@ -144,10 +149,12 @@ static inline bool mp_hot_join(mp_handle handle, uint64_t addr, uint32_t len)
 
 static inline int mp_inline_read(mp_handle handle, void *buf, size_t size)
 {
-	if (!mp_hot_transfer(handle, buf, size))
+	if (!mp_hot_valid(handle, buf, size))
 		return mp_read(handle, buf, size);
 	if (mp_hot_join(handle, (uintptr_t)buf, (uint32_t)size))
 		return 0;
+	if (!__builtin_expect(mp_hot_room(handle.channel), 1))
+		return mp_read(handle, buf, size);
 	mp_hot_push(handle, MP_HOT_READ, buf, NULL, size);
 	return 0;
 }

@@ -20,6 +20,15 @@
 
 static _Atomic(struct mp_channel *) free_channels;
 
+/* The command before those of a batch: see mp_hot_join() */
+static struct mp_hot_cmd guard = { .op = MP_HOT_NOTHING };
+
+/* Nothing is to be collected without the lock, or at all. */
+static void close_hot(struct mp_channel *ch)
+{
+	ch->hot = (struct mp_hot) { .cmd_next = &guard + 1 };
+}
+
 static void free_list_put(struct mp_channel *first, struct mp_channel *last)
 {
 	struct mp_channel *head = atomic_load(&free_channels);
@@ -65,6 +74,7 @@ static void channel_put(struct mp_channel *ch)
 	memset(ch, 0, sizeof(*ch));
 	ch->fd = ch->hot_fd = -1;
 	ch->at = &ch->hot;
+	close_hot(ch);
 	free_list_put(ch, ch);
 }
 
@@ -128,7 +138,7 @@ static int create(struct mp_channel **channel)
 	if (!ch->cmd_guard || !ch->events || !ch->aside)
 		goto out_put;
 
-	*ch->cmd_guard = (struct mp_hot_cmd) { .op = MP_HOT_NOTHING };
+	*ch->cmd_guard = guard;
 	ch->cmds = ch->cmd_guard + 1;
 	ch->fd = ch->hot_fd = fd;
 	ch->max_dispatch = info.max_dispatch;
@@ -204,7 +214,7 @@ int mp_set_shared(struct mp_channel *channel, bool shared)
 	if (shared) {
 		channel->apart = channel->hot;
 		channel->at = &channel->apart;
-		memset(&channel->hot, 0, sizeof(channel->hot));
+		close_hot(channel);
 	} else {
 		channel->hot = channel->apart;
 		channel->at = &channel->hot;

@@ -54,8 +54,9 @@ struct mp_seen {
 
 struct mp_channel {
 	/*
-	 * What is looked at without the lock, see megapipe-inline.h.  All of it
-	 * is NULL while the channel is shared: then "apart" is used.
+	 * What is looked at without the lock, see megapipe-inline.h.  While the
+	 * channel is shared there is nothing to be seen in it, see close_hot():
+	 * then "apart" is used.
 	 */
 	_Alignas(64) struct mp_hot hot;
 	struct mp_hot *at;		/* &hot or &apart */

@@ -32,13 +32,14 @@ SAME(aux);
 _Static_assert(sizeof(struct mp_hot_cmd) == sizeof(struct megapipe_cmd), "ABI");
 
 /*
- * A command has been collected that may fill the batch.  An error means that it
- * is not taken.
+ * Collect a command that may fill the batch, of a channel that is nobody else's
+ * just now.  An error means that it is not taken.
  */
-static int collected(struct mp_channel *ch)
+static int collect(struct mp_channel *ch, const struct mp_hot_cmd *cmd)
 {
 	int ret;
 
+	*ch->at->cmd_next++ = *cmd;
 	if (ch->at->cmd_next < ch->cmd_flush)
 		return 0;
 	ret = mp_drain(ch, ch->cmd_flush);
@@ -48,17 +49,13 @@ static int collected(struct mp_channel *ch)
 	return ret;
 }
 
-/* Collect a command, of a channel that is nobody else's just now. */
-static int collect(struct mp_channel *ch, const struct mp_hot_cmd *cmd)
-{
-	*ch->at->cmd_next++ = *cmd;
-	return collected(ch);
-}
-
-/* The fields one by one: a structure would be built on the fast path already. */
+/*
+ * The batch is full with it, shared, or gone with its channel.  The fields one by
+ * one: a structure would be built on the fast path already.
+ */
 static __attribute__((noinline)) int
-push_shared(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
-	    uint64_t addr, uint64_t arg, uint32_t len, uint32_t aux)
+push_slow(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
+	  uint64_t addr, uint64_t arg, uint32_t len, uint32_t aux)
 {
 	const struct mp_hot_cmd cmd = {
 		.op = op,
@@ -82,20 +79,18 @@ push_shared(struct mp_channel *ch, uint8_t op, uint8_t flags, int handle,
 static inline int push(mp_handle handle, struct mp_hot_cmd cmd)
 {
 	struct mp_channel *ch = handle.channel;
-	bool full;
 
 	if (unlikely(!ch || handle.id <= 0))
 		return -EBADF;
-	full = ch->hot.cmd_next >= ch->hot.cmd_limit;
-	if (unlikely(full && !ch->hot.cmd_limit))	/* or destroyed */
-		return push_shared(ch, cmd.op, cmd.flags, handle.id, cmd.addr,
-				   cmd.arg, cmd.len, cmd.aux);
 	if (cmd.op == MEGAPIPE_OP_READ &&
 	    unlikely(mp_hot_join(handle, cmd.addr, cmd.len)))
 		return 0;
+	if (unlikely(!mp_hot_room(ch)))
+		return push_slow(ch, cmd.op, cmd.flags, handle.id, cmd.addr,
+				 cmd.arg, cmd.len, cmd.aux);
 	cmd.handle = handle.id;
 	*ch->hot.cmd_next++ = cmd;
-	return unlikely(full) ? collected(ch) : 0;
+	return 0;
 }
 
 /*

@@ -299,10 +299,12 @@ static void shared__not_joined(void)
 	h = registered(channel, ANOTHER);
 	ASSERT_EQ(mp_set_shared(channel, true), 0);
 	read_on(h);
-	end(channel, 5);
+	read_on(handle(channel, LWSOCKET));
+	end(channel, 6);
 	expect_joined(&fake.ran[2], LWSOCKET);
 	expect_cookie(&fake.ran[3], ANOTHER);
 	expect_read(&fake.ran[4], ANOTHER);
+	expect_read(&fake.ran[5], LWSOCKET);
 }
 
 static void destroyed__refused(void)
