@@ -31,16 +31,15 @@ static void accepted(struct mp_channel *channel, int lwsocket)
 	mp_read(c->handle, c->buf, sizeof(c->buf));
 }
 
-/* Answer what was read; when the answer is written, read on. */
+/* Answer what was read, and read on when the answer is written. */
 static void completed(struct connection *c, const struct mp_event *event)
 {
-	if (event->result <= 0) {
+	if (event->cmd == MP_READ && event->result > 0) {
+		mp_write_then_read(c->handle, c->buf, (size_t)event->result,
+				   c->buf, sizeof(c->buf));
+	} else {
 		mp_close(c->handle);	/* the peer's end of file, or an error */
 		free(c);
-	} else if (event->cmd == MP_READ) {
-		mp_write(c->handle, c->buf, (size_t)event->result);
-	} else {
-		mp_read(c->handle, c->buf, sizeof(c->buf));
 	}
 }
 
