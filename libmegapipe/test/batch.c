@@ -130,7 +130,7 @@ static void dispatch__runs_batch_when_nothing_is_fetched(void)
 	mp_read(handle(channel, 1), buf, sizeof(buf));
 	mp_read(handle(channel, 2), buf, sizeof(buf));
 	fake_complete(1, MEGAPIPE_OP_READ, 10);
-	EXPECT_EQ(mp_dispatch(channel, &event, -1), 1);
+	ASSERT_EQ(mp_dispatch(channel, &event, -1), 1);
 	ASSERT_EQ(fake.nr_calls, 1);
 	EXPECT_EQ(fake_last()->nr_cmds, 2);
 	EXPECT_EQ(fake_last()->min_events, 1);
@@ -147,7 +147,7 @@ static void dispatch__hands_out_the_fetched_without_a_call(void)
 	for (i = 1; i <= 3; i++)
 		fake_complete(i, MEGAPIPE_OP_READ, i * 10);
 	for (i = 1; i <= 3; i++) {
-		EXPECT_EQ(mp_dispatch(channel, &event, -1), 1);
+		ASSERT_EQ(mp_dispatch(channel, &event, -1), 1);
 		EXPECT_EQ(event.handle.id, i);
 		EXPECT(event.handle.channel == channel);
 		EXPECT_EQ(event.result, i * 10);
@@ -170,7 +170,7 @@ static void threshold__fetches_into_the_room_left(void)
 
 	for (i = 1; i <= 10; i++)
 		fake_complete(i, MEGAPIPE_OP_READ, i);
-	EXPECT_EQ(mp_dispatch(channel, &event, -1), 1);
+	ASSERT_EQ(mp_dispatch(channel, &event, -1), 1);
 	for (i = 11; i <= 20; i++)
 		fake_complete(i, MEGAPIPE_OP_READ, i);
 	for (i = 0; i < 4; i++)
@@ -179,7 +179,7 @@ static void threshold__fetches_into_the_room_left(void)
 	EXPECT_EQ(fake_last()->max_events, 246);
 	EXPECT_EQ(fake_last()->ret, 10);
 	for (id = 2; id <= 20; id++) {
-		EXPECT_EQ(mp_dispatch(channel, &event, -1), 1);
+		ASSERT_EQ(mp_dispatch(channel, &event, -1), 1);
 		EXPECT_EQ(event.handle.id, id);
 	}
 	EXPECT_EQ(fake.nr_calls, 2);
@@ -226,7 +226,7 @@ static void off__every_request_is_a_call(void)
 	for (i = 1; i <= 3; i++)
 		fake_complete((int)i, MEGAPIPE_OP_READ, 1);
 	for (i = 1; i <= 3; i++) {
-		EXPECT_EQ(mp_dispatch(channel, &event, -1), 1);
+		ASSERT_EQ(mp_dispatch(channel, &event, -1), 1);
 		EXPECT_EQ(event.handle.id, i);
 		EXPECT_EQ(fake.nr_calls, 5 + i);
 		EXPECT_EQ(fake_last()->max_events, 1);
@@ -246,10 +246,10 @@ static void off__fetches_at_most_one(void)
 	EXPECT_EQ(fake_last()->ret, 1);
 	mp_read(handle(channel, 4), buf, sizeof(buf));
 	EXPECT_EQ(fake_last()->max_events, 0);
-	EXPECT_EQ(mp_dispatch(channel, &event, 0), 1);
+	ASSERT_EQ(mp_dispatch(channel, &event, 0), 1);
 	EXPECT_EQ(event.handle.id, 1);
 	EXPECT_EQ(fake.nr_calls, 2);
-	EXPECT_EQ(mp_dispatch(channel, &event, 0), 1);
+	ASSERT_EQ(mp_dispatch(channel, &event, 0), 1);
 	EXPECT_EQ(event.handle.id, 2);
 	EXPECT_EQ(fake.nr_calls, 3);
 	mp_destroy(channel);
@@ -284,7 +284,7 @@ static void set_batch__with_completions_waiting(void)
 	mp_read(handle(channel, 1), buf, 1);
 	EXPECT_EQ(fake_last()->max_events, 0);
 	for (i = 2; i <= 3; i++) {
-		EXPECT_EQ(mp_dispatch(channel, &event, 0), 1);
+		ASSERT_EQ(mp_dispatch(channel, &event, 0), 1);
 		EXPECT_EQ(event.handle.id, i);
 	}
 	mp_dispatch(channel, &event, 0);

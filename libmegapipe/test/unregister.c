@@ -149,11 +149,11 @@ static void stale_use__answered(void)
 	mp_read(handle(channel, 2), buf, 1);
 	EXPECT_EQ(mp_flush(channel), 0);
 	EXPECT_EQ(next_id(channel), 3);
-	EXPECT_EQ(mp_dispatch(channel, &event, 0), 1);
+	ASSERT_EQ(mp_dispatch(channel, &event, 0), 1);
 	EXPECT_EQ(event.handle.id, 2);
 	EXPECT_EQ(event.cmd, MP_FAILED);
 	EXPECT_EQ(event.result, -9);
-	EXPECT_EQ(mp_dispatch(channel, &event, 0), 1);
+	ASSERT_EQ(mp_dispatch(channel, &event, 0), 1);
 	EXPECT_EQ(event.handle.id, 2);
 	EXPECT_EQ(event.cmd, MP_READ);
 	EXPECT_EQ(event.result, -9);
