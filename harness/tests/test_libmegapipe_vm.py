@@ -154,8 +154,8 @@ def test_top__follows_the_counters(guest: Host, testbed: Testbed) -> None:
         for key in ("accepts", "completions", "migrated_in"):
             assert total(seen[-1], key) > total(before, key), (key, seen[-1])
             assert any(total(one, f"{key}_s") > 0 for one in seen[1:]), key
-        # Each connection was accepted, and its message read and written.
-        assert total(seen[-1], "completions") >= total(before, "completions") + 3 * connections
+        # Each connection was accepted, and its message read; its end may be yet to come.
+        assert total(seen[-1], "completions") >= total(before, "completions") + 2 * connections
         assert not complaints(guest)
     finally:
         if top:
