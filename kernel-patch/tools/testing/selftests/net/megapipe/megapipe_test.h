@@ -261,6 +261,18 @@ static inline struct megapipe_cmd mp_cmd_read(int handle, void *buf,
 	};
 }
 
+/* A READ that brings a cookie */
+static inline struct megapipe_cmd mp_cmd_cookie_read(int handle, void *buf,
+						     uint32_t len,
+						     uint64_t cookie)
+{
+	struct megapipe_cmd cmd = mp_cmd_read(handle, buf, len);
+
+	cmd.flags = MEGAPIPE_CMD_COOKIE;
+	cmd.arg = cookie;
+	return cmd;
+}
+
 static inline struct megapipe_cmd mp_cmd_readv(int handle,
 					       const struct iovec *iov,
 					       uint32_t count)
@@ -296,6 +308,19 @@ static inline struct megapipe_cmd mp_cmd_write(int handle, const void *buf,
 		.addr = (uintptr_t)buf,
 		.len = len,
 	};
+}
+
+/* A WRITE that goes on as a READ of up to @room bytes to @in */
+static inline struct megapipe_cmd mp_cmd_then_read(int handle, const void *buf,
+						   uint32_t len, void *in,
+						   uint32_t room)
+{
+	struct megapipe_cmd cmd = mp_cmd_write(handle, buf, len);
+
+	cmd.flags = MEGAPIPE_CMD_THEN_READ;
+	cmd.arg = (uintptr_t)in;
+	cmd.aux = room;
+	return cmd;
 }
 
 static inline struct megapipe_cmd mp_cmd_writev(int handle,
