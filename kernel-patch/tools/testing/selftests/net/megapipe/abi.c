@@ -44,6 +44,9 @@ TEST(operations__keep_their_numbers)
 	EXPECT_EQ(MEGAPIPE_OP_WRITE, 5);
 	EXPECT_EQ(MEGAPIPE_OP_CLOSE, 14);
 	EXPECT_EQ(MEGAPIPE_OP_LAST, 15);
+	EXPECT_EQ(MEGAPIPE_CMD_MORE, 2);
+	EXPECT_EQ(MEGAPIPE_CMD_THEN_READ, 4);
+	EXPECT_EQ(MEGAPIPE_CMD_COOKIE, 8);
 	EXPECT_EQ((unsigned long)MEGAPIPE_IOC_DISPATCH, 0xc040ba03);
 	EXPECT_EQ((unsigned long)MEGAPIPE_IOC_REGISTER, 0x4020ba02);
 }
@@ -271,6 +274,46 @@ TEST_F(abi, command__unused_fields_are_checked)
 	bad = mp_cmd_cancel(self->handle);
 	bad.op = MEGAPIPE_OP_LAST;
 	EXPECT_EQ(mp_run(self->channel, bad).res, -EINVAL);
+}
+
+/* Each flag is for the operations that know it. */
+TEST_F(abi, command__flags_of_others_are_refused)
+{
+	static const uint8_t known[MEGAPIPE_OP_LAST] = {
+		[MEGAPIPE_OP_ACCEPT]	= MEGAPIPE_CMD_LWSOCKET,
+		[MEGAPIPE_OP_READ]	= MEGAPIPE_CMD_COOKIE,
+		[MEGAPIPE_OP_WRITE]	= MEGAPIPE_CMD_MORE |
+					  MEGAPIPE_CMD_THEN_READ,
+		[MEGAPIPE_OP_WRITEV]	= MEGAPIPE_CMD_MORE,
+		[MEGAPIPE_OP_SENDFILE]	= MEGAPIPE_CMD_MORE,
+	};
+	struct megapipe_cmd cmd = { .handle = 0x7fffffff };
+	struct megapipe_event event;
+	unsigned int bit;
+
+	/* Of a handle that is not there, what is known is -EBADF. */
+	for (cmd.op = 0; cmd.op < MEGAPIPE_OP_LAST; cmd.op++) {
+		for (bit = 0; bit < 8; bit++) {
+			cmd.flags = 1 << bit;
+			event = mp_run(self->channel, cmd);
+			EXPECT_EQ(event.op, cmd.op);
+			EXPECT_EQ(event.res, known[cmd.op] & cmd.flags ?
+					     -EBADF : -EINVAL) {
+				TH_LOG("op %u, flag %#x", cmd.op, cmd.flags);
+			}
+		}
+	}
+	/* One that is there: the shorter way of READ and WRITE */
+	for (bit = 0; bit < 8; bit++) {
+		cmd = mp_cmd_read(self->handle, NULL, 8);
+		cmd.flags = 1 << bit;
+		if (!(known[cmd.op] & cmd.flags))
+			EXPECT_EQ(mp_run(self->channel, cmd).res, -EINVAL);
+		cmd = mp_cmd_write(self->handle, NULL, 8);
+		cmd.flags = 1 << bit;
+		if (!(known[cmd.op] & cmd.flags))
+			EXPECT_EQ(mp_run(self->channel, cmd).res, -EINVAL);
+	}
 }
 
 /* A completion of a failed command says which command it was. */

@@ -129,6 +129,19 @@ TEST_F(fair, connections__that_write_do_not_starve_the_others)
 	expect_others_served(_metadata, self, mp_cmd_write(0, "y", 1));
 }
 
+/* And when they do both with one command: the next request is always there. */
+TEST_F(fair, connections__that_answer_do_not_starve_the_others)
+{
+	static char flood[1024];
+	int i;
+
+	for (i = 0; i < FLOODERS; i++)
+		mp_write_all(self->clients[i], flood, sizeof(flood));
+	others_become_ready(self);
+	expect_others_served(_metadata, self,
+			     mp_cmd_then_read(0, "y", 1, self->bytes, 1));
+}
+
 /*
  * Nor do commands that fail at once, such as those for handles that are closed.
  * What finds no room is not consumed, and sent again.

@@ -571,6 +571,28 @@ TEST_F(lw, tofd__waits_for_no_command)
 	close(fd);
 }
 
+/* A WRITE that goes on as a READ is one in either stage. */
+TEST_F(lw, tofd__waits_for_the_read_of_a_write)
+{
+	struct megapipe_event event;
+	char buf[1], c;
+	int fd;
+
+	mp_submit(self->channel, mp_cmd_then_read(self->lw, "x", 1, buf, 1));
+	/* Not tried yet: that dispatch had no room. */
+	EXPECT_EQ(mp_tofd(self->channel, self->lw, 0), -EBUSY);
+	EXPECT_TRUE(mp_quiet(self->channel));
+	mp_read_all(self->client, &c, 1);
+	EXPECT_EQ(mp_tofd(self->channel, self->lw, 0), -EBUSY);
+	mp_write_all(self->client, "y", 1);
+	event = mp_wait(self->channel);
+	EXPECT_EQ(event.op, MEGAPIPE_OP_READ);
+	EXPECT_EQ(event.res, 1);
+	fd = mp_tofd(self->channel, self->lw, 0);
+	EXPECT_GE(fd, 0);
+	close(fd);
+}
+
 /* What fails leaves the lwsocket as it was: it still echoes. */
 TEST_F(lw, tofd__without_room_changes_nothing)
 {
