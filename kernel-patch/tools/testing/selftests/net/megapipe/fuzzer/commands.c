@@ -102,6 +102,19 @@ static void emit_with_more(struct thread *t, struct megapipe_cmd cmd)
 	emit(t, cmd);
 }
 
+/* Sometimes it goes on as a READ, mostly to where others read to as well. */
+static void emit_plain_write(struct thread *t, int handle, const char *data,
+			     uint32_t len)
+{
+	char *in = one_in(t, 100) ? hole + below(t, HOLE) : incoming(t);
+
+	if (one_in(t, 4))
+		emit(t, mp_cmd_then_read(handle, data, len, in,
+					 len + below(t, 512)));
+	else
+		emit_with_more(t, mp_cmd_write(handle, data, len));
+}
+
 /* Send @len bytes by @handle, in one of the ways there are. */
 static void emit_write(struct thread *t, const struct pair *pair, int handle,
 		       uint32_t len)
@@ -139,7 +152,7 @@ static void emit_write(struct thread *t, const struct pair *pair, int handle,
 		emit_with_more(t, mp_cmd_writev(handle, iov, nr));
 		return;
 	}
-	emit_with_more(t, mp_cmd_write(handle, data, len));
+	emit_plain_write(t, handle, data, len);
 }
 
 static void emit_read(struct thread *t, const struct pair *pair, int handle,
@@ -161,6 +174,9 @@ static void emit_read(struct thread *t, const struct pair *pair, int handle,
 	} else if (one_in(t, 2) && data != hole) {
 		iov = make_vectors(t, data, len, &nr);
 		emit(t, mp_cmd_readv(handle, iov, nr));
+	} else if (one_in(t, 4)) {
+		emit(t, mp_cmd_cookie_read(handle, data, len,
+					   next_random(&t->rng)));
 	} else {
 		emit(t, mp_cmd_read(handle, data, len));
 	}

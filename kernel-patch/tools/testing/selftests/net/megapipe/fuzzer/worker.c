@@ -44,6 +44,13 @@ static void look_at(struct thread *t, const struct megapipe_event *event)
 		broken("error number", event->res);
 }
 
+/* A WRITE that goes on as a READ counts as one: so it completes. */
+static unsigned int counted_as(const struct megapipe_cmd *cmd)
+{
+	return cmd->op == MEGAPIPE_OP_WRITE &&
+	       cmd->flags & MEGAPIPE_CMD_THEN_READ ? MEGAPIPE_OP_READ : cmd->op;
+}
+
 static void send_batch(struct thread *t)
 {
 	struct megapipe_dispatch dispatch = {
@@ -78,7 +85,7 @@ static void send_batch(struct thread *t)
 		broken("count of a dispatch", ret);
 	for (i = 0; i < done && i < t->nr; i++)
 		if (t->cmds[i].op < NR_OPS)
-			count(&totals->submitted[t->cmds[i].op], 1);
+			count(&totals->submitted[counted_as(&t->cmds[i])], 1);
 	count(&totals->commands, done);
 	__atomic_fetch_add(&share_done, done ?: 1, __ATOMIC_RELAXED);
 	for (i = 0; ret > 0 && i < (unsigned int)ret; i++)
