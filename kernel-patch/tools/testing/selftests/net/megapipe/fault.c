@@ -784,6 +784,8 @@ TEST_F(command, read)
 		SKIP(return, "nothing to read");
 	walk(mp_cmd_read(0, self->buf, sizeof(self->buf)), true, true);
 	walk(mp_cmd_read(0, self->buf, sizeof(self->buf)), false, false);
+	walk(mp_cmd_cookie_read(0, self->buf, sizeof(self->buf), 1), true,
+	     true);
 	walk(mp_cmd_readv(0, self->iov, NR_VECTORS), true, true);
 	walk(mp_cmd_readv(0, self->iov, NR_VECTORS), false, false);
 	if (!variant->socket)
@@ -805,6 +807,17 @@ TEST_F(command, write)
 	walk(mp_cmd_sendto(0, self->buf, sizeof(self->buf), NULL, 0), false,
 	     true);
 	walk(mp_cmd_sendfile(0, self->bench.file, 0, 4096), false, true);
+}
+
+/* Whatever fails, there is one completion: of the WRITE or of the READ. */
+TEST_F(command, write_then_read)
+{
+	if (!variant->writes || !variant->reads)
+		SKIP(return, "has one direction");
+	walk(mp_cmd_then_read(0, self->buf, sizeof(self->buf), self->buf,
+			      sizeof(self->buf)), true, true);
+	walk(mp_cmd_then_read(0, self->buf, sizeof(self->buf), self->buf,
+			      sizeof(self->buf)), false, false);
 }
 
 TEST_F(command, sendto_an_address)
