@@ -167,8 +167,9 @@ static bool mp_command_room(const struct mp_channel *channel)
 }
 
 /*
- * The command has failed, without any effect.  Returns false if there is no
- * room to report that: then it was not consumed.
+ * The command has failed, without any effect but a cookie that a READ brought.
+ * Returns false if there is no room to report that: then it was not consumed,
+ * and brings the same when it is sent again.
  */
 static noinline bool mp_command_fail(struct mp_channel *channel,
 				     const struct megapipe_cmd *cmd,
