@@ -3,6 +3,7 @@
 
 import gzip
 import hashlib
+import os
 import socket
 import ssl
 import subprocess
@@ -76,7 +77,8 @@ def upstream_answers(address: Address) -> Iterator[Any]:
 
 
 def caching(address: Address) -> Iterator[Any]:
-    path = request("/cache/counter/cached")
+    # A name of its own for each run: what an earlier one has left may be updated just now.
+    path = request(f"/cache/counter/cached-{os.getpid()}")
     found = [one(address, path) for _ in range(3)]
     yield [(headers["x-cache"], body) for _, headers, body in found]
     time.sleep(5)
