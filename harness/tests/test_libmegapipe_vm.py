@@ -143,19 +143,26 @@ def test_top__follows_the_counters(guest: Host, testbed: Testbed) -> None:
         load = f"--connections 32 --transactions 1 --count {connections} --warmup 0"
         argv = [str(BIN / "megabench-load"), "--workload", "pingpong", *load.split()]
         argv += ["--target", f"{testbed.server_address}:{port}"]
-        done = testbed.clients[0].run(argv, timeout=TIMEOUT_S)
-        assert not any(json.loads(done.stdout.splitlines()[-1])["errors"].values()), done.stdout
-
         seen: list[list[dict[str, float]]] = [before]
-        deadline = time.monotonic() + 60
-        while total(seen[-1], "accepts") < total(before, "accepts") + connections:
-            assert time.monotonic() < deadline, seen[-1]
-            seen.append(channels(top, "counted"))
+        accepted = total(before, "accepts")
+        # Whether two wait while the slow one looks is chance.
+        for _ in range(5):
+            done = testbed.clients[0].run(argv, timeout=TIMEOUT_S)
+            last = json.loads(done.stdout.splitlines()[-1])
+            assert not any(last["errors"].values()), done.stdout
+            accepted += connections
+            deadline = time.monotonic() + 60
+            while total(seen[-1], "accepts") < accepted:
+                assert time.monotonic() < deadline, seen[-1]
+                seen.append(channels(top, "counted"))
+            if total(seen[-1], "migrated_in") > total(before, "migrated_in"):
+                break
         for key in ("accepts", "completions", "migrated_in"):
             assert total(seen[-1], key) > total(before, key), (key, seen[-1])
             assert any(total(one, f"{key}_s") > 0 for one in seen[1:]), key
         # Each connection was accepted, and its message read; its end may be yet to come.
-        assert total(seen[-1], "completions") >= total(before, "completions") + 2 * connections
+        new = {key: total(seen[-1], key) - total(before, key) for key in ("accepts", "completions")}
+        assert new["completions"] >= 2 * new["accepts"]
         assert not complaints(guest)
     finally:
         if top:
