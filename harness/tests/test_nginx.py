@@ -443,7 +443,8 @@ def test_load__leaves_nothing_behind(guest: Host, testbed: Testbed) -> None:
     print(f"resident and slab after each round: {memory}; slab {slab_at_start} {slab_kib(guest)}")
     for second, third in zip(*memory[1:], strict=True):
         assert third < 1.03 * second + 1024, memory
-    assert slab_kib(guest) < 1.1 * slab_at_start + 4096
+    # A fresh guest's own caches (TCP's, files', radix trees) grow by some MiB in the first round.
+    assert slab_kib(guest) < memory[0][1], (slab_at_start, memory)
     assert not complaints(guest)
 
 
