@@ -108,8 +108,7 @@ def test_no_partition__cores_accept_for_each_other(bed: Testbed, tmp_path: Path)
     """The check above can fail: without partitions it does."""
     with server(bed, tmp_path, "--api", "megapipe", "--no-partition") as megapipe:
         megapipe.load(connections=128, transactions=1, count=2000)
-        # How many depends on who is awake: 441 and 833 were seen.
-        assert sum(thread["foreign_accepts"] for thread in megapipe.counters()) > 100
+        assert sum(thread["foreign_accepts"] for thread in megapipe.counters()) > 500
 
 
 # Opens connections and keeps them, idle, until it is ended: address, port, how many.
