@@ -54,25 +54,10 @@ FIXTURE_VARIANT_ADD(pair, unix_stream)
 /* peer (blocking) ------ handle of channel */
 FIXTURE_SETUP(pair)
 {
-	struct mp_addr addr;
-	int fds[2];
-
 	self->channel = mp_open();
-	if (variant->lwsocket) {
-		self->fd = mp_listen(variant->family, 8, &addr);
-		self->handle = mp_lwsocket(self->channel,
-					   mp_register(self->channel, self->fd,
-						       1),
-					   &addr, &self->peer);
-		return;
-	}
-	if (variant->family == AF_UNIX)
-		mp_must(socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
-	else
-		mp_tcp_pair(variant->family, fds);
-	self->peer = fds[0];
-	self->fd = fds[1];
-	self->handle = mp_register(self->channel, self->fd, 2);
+	self->handle = mp_stream(self->channel, variant->family,
+				 variant->lwsocket, 0, &self->peer,
+				 &self->fd);
 	ASSERT_GT(self->handle, 0);
 }
 

@@ -618,6 +618,40 @@ static inline int mp_lwsocket_at(int line, int channel, int listener,
 
 #define mp_lwsocket(...)	mp_lwsocket_at(__LINE__, __VA_ARGS__)
 
+/*
+ * A connection, by TCP or a UNIX socket: the handle of @channel for its end, which
+ * is an lwsocket (*@fd is then the listener) or the descriptor *@fd, and the other
+ * end's blocking socket, *@peer.  @sndbuf: bytes of send buffer, 0: as many as ever.
+ */
+static inline int mp_stream_at(int line, int channel, int family, bool lwsocket,
+			       int sndbuf, int *peer, int *fd)
+{
+	struct mp_addr addr;
+	int fds[2];
+
+	if (lwsocket) {
+		*fd = mp_listen(family, 8, &addr);
+	} else {
+		if (family == AF_UNIX)
+			mp_must(socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
+		else
+			mp_tcp_pair(family, fds);
+		*peer = fds[0];
+		*fd = fds[1];
+	}
+	/* Of the listener, it is inherited. */
+	if (sndbuf)
+		mp_must(setsockopt(*fd, SOL_SOCKET, SO_SNDBUF, &sndbuf,
+				   sizeof(sndbuf)));
+	if (lwsocket)
+		return mp_lwsocket_at(line, channel,
+				      mp_register(channel, *fd, 1), &addr,
+				      peer);
+	return mp_register(channel, *fd, 2);
+}
+
+#define mp_stream(...)	mp_stream_at(__LINE__, __VA_ARGS__)
+
 static inline void mp_nonblock(int fd)
 {
 	mp_must(fcntl(fd, F_SETFL, mp_must(fcntl(fd, F_GETFL)) | O_NONBLOCK));

@@ -31,22 +31,9 @@ FIXTURE_VARIANT_ADD(poll, lwsocket)
 
 FIXTURE_SETUP(poll)
 {
-	struct mp_addr addr;
-	int fds[2];
-
 	self->channel = mp_open();
-	if (variant->lwsocket) {
-		self->fd = mp_listen(AF_INET, 8, &addr);
-		self->handle = mp_lwsocket(self->channel,
-					   mp_register(self->channel, self->fd,
-						       1),
-					   &addr, &self->peer);
-		return;
-	}
-	mp_tcp_pair(AF_INET, fds);
-	self->peer = fds[0];
-	self->fd = fds[1];
-	self->handle = mp_register(self->channel, self->fd, 2);
+	self->handle = mp_stream(self->channel, AF_INET, variant->lwsocket,
+				 0, &self->peer, &self->fd);
 	ASSERT_GT(self->handle, 0);
 }
 

@@ -59,43 +59,21 @@ FIXTURE_VARIANT_ADD(reply, unix_stream)
 	.family = AF_UNIX,
 };
 
-static void shorten(int fd)
-{
-	int size = SHORT;
-
-	mp_must(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
-}
-
 /* peer (blocking) ------ handle of channel, with a short send buffer */
 FIXTURE_SETUP(reply)
 {
-	struct mp_addr addr;
-	int fds[2], i;
+	int i;
 
 	self->channel = mp_open();
 	self->big = malloc(BIG);
 	ASSERT_NE(self->big, NULL);
 	for (i = 0; i < BIG; i++)
 		self->big[i] = i * 31 + (i >> 8);
-	if (variant->lwsocket) {
-		self->fd = mp_listen(variant->family, 8, &addr);
-		shorten(self->fd);
-		self->handle = mp_lwsocket(self->channel,
-					   mp_register(self->channel, self->fd,
-						       1),
-					   &addr, &self->peer);
-		mp_submit(self->channel, mp_cmd_cookie(self->handle, 2));
-		return;
-	}
-	if (variant->family == AF_UNIX)
-		mp_must(socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
-	else
-		mp_tcp_pair(variant->family, fds);
-	self->peer = fds[0];
-	self->fd = fds[1];
-	shorten(self->fd);
-	self->handle = mp_register(self->channel, self->fd, 2);
+	self->handle = mp_stream(self->channel, variant->family,
+				 variant->lwsocket, SHORT, &self->peer,
+				 &self->fd);
 	ASSERT_GT(self->handle, 0);
+	mp_submit(self->channel, mp_cmd_cookie(self->handle, 2));
 }
 
 FIXTURE_TEARDOWN(reply)
