@@ -67,8 +67,8 @@
  * they fail.  A handle can have pending at a time one of READ, READV and
  * RECVFROM; one of CONNECT, WRITE, WRITEV, SENDTO and SENDFILE; one POLL; and
  * one ACCEPT or DISCONNECT.  (A WRITE that is to go on as a READ is both.)
- * Another fails with -EBUSY.  -EBADF says that there
- * is no such handle or, by SENDFILE, no such file.
+ * Another fails with -EBUSY.  -EBADF says that there is no such handle or, by
+ * SENDFILE, no such file.
  */
 enum megapipe_op {
 	MEGAPIPE_OP_ACCEPT,
